@@ -1,0 +1,81 @@
+//! Configuration: what an operator writes, parsed strictly into types.
+//!
+//! 1. [`load`] reads the file and what it includes, refuses unknown keys (with line, column and the nearest key),
+//! 2. checks what no single value can show (dangling names, clashing listeners, readable keys),
+//! 3. and gives a [`Config`] that the engines share behind an `ArcSwap`; a reload swaps it whole or not at all.
+//!
+//! Each field's doc comment is its documentation: `posthaste config reference` is made from it.
+
+mod delivery;
+mod node;
+mod smtp;
+mod tenants;
+mod values;
+
+pub use delivery::{
+    Delivery, DkimAlgorithm, DkimKey, Dns, LimitRule, Pool, PoolSource, Retry, Route, Shaping, Source, TlsPolicy,
+};
+pub use node::{ApiKey, Durability, Http, Log, LogFormat, Public, Role, Storage, Tls};
+pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
+pub use tenants::{Quota, SmtpUser, Tenant};
+pub use values::{ByteSize, HumanDuration, Rate};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::types::Name;
+
+/// The whole configuration of a node.
+#[derive(Clone, Debug, Deserialize, Default)]
+#[serde(default)]
+pub struct Config {
+    /// The name of this host: in `Received`, in the greeting, as EHLO name of sources without their own. Should have
+    /// an A or AAAA record that points back here.
+    pub hostname: String,
+    /// The folder of the store, the control socket and the keys that the daemon makes. Only the daemon's user may read it.
+    pub data_dir: PathBuf,
+    /// What a 250 or 202 promises. `fsync`: on disk. `os`: handed to the operating system, so it survives a crash of
+    /// the process but not of the machine; about three times the throughput on slow disks.
+    pub durability: Durability,
+    /// More files to read, relative to this one; a key given twice is an error.
+    pub include: Vec<PathBuf>,
+    /// The SMTP server: who may hand in mail and how much.
+    pub smtp: Smtp,
+    /// The certificate of the SMTP listeners.
+    pub tls: Option<Tls>,
+    /// The HTTP API, metrics and health.
+    pub http: Option<Http>,
+    /// The public listener for unsubscribe and tracking links.
+    pub public: Option<Public>,
+    /// Those who send. With none, a tenant `default` with every domain is assumed.
+    pub tenants: Vec<Tenant>,
+    /// The DKIM keys.
+    pub dkim: Vec<DkimKey>,
+    /// Local addresses to send from. With none, one named `default` that leaves the address to the system.
+    pub sources: Vec<Source>,
+    /// Weighted groups of sources. With none, one named `default` with all sources.
+    pub pools: Vec<Pool>,
+    /// When a deferred recipient is tried again, and when it is given up.
+    pub retry: Retry,
+    /// Where mail for a domain goes instead of its MX: `example.com`, `*.example.com` (subdomains only) or `*` (all others).
+    pub routes: BTreeMap<String, Route>,
+    /// Who answers DNS questions.
+    pub dns: Dns,
+    /// The outgoing side.
+    pub delivery: Delivery,
+    /// Limits of connections and rates towards the receivers.
+    pub shaping: Shaping,
+    /// The store: space and retention.
+    pub storage: Storage,
+    /// The log.
+    pub log: Log,
+}
+
+impl Config {
+    /// The tenant with this name.
+    pub fn tenant(&self, name: &Name) -> Option<&Tenant> {
+        self.tenants.iter().find(|t| t.name == *name)
+    }
+}

@@ -1,0 +1,1 @@
+//! DNS: what the delivery engine asks, whoever answers.
