@@ -6,6 +6,7 @@
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod metrics;
 pub mod queue;
 pub mod seam;
 pub mod store;
