@@ -6,8 +6,13 @@
 //!
 //! Success means: on disk, fsynced (with `durability = "fsync"`). Only this module names fjall.
 
+mod handle;
 mod model;
 
+pub use handle::{
+    Ledger, LedgerRequest, LedgerRequests, ReadError, ReadRequest, Reader, Refill, SUBMIT_BYTES_MAX, SUBMITS_MAX,
+    SubmitError,
+};
 pub use model::{
     Change, EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Settle,
     Settled, StoredMessage, Via,
