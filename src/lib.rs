@@ -5,9 +5,11 @@
 
 pub mod config;
 pub mod delivery;
+pub mod effects;
 pub mod event;
 pub mod metrics;
 pub mod queue;
 pub mod seam;
+pub mod shaping;
 pub mod store;
 pub mod types;
