@@ -78,6 +78,17 @@ pub struct Failure {
     pub remote: bool,
 }
 
+/// The stage of a failure that is nobody's attempt: the session ended before the peer looked at the job (it was made ready
+/// ahead, or sent behind one that ended the session). The queue may give it to another connection at once.
+pub const NOT_TRIED: &str = "not sent: the session ended before";
+
+impl Failure {
+    /// Whether the peer never looked at the job: another connection may take it at once, and it is no attempt.
+    pub fn not_tried(&self) -> bool {
+        self.stage == NOT_TRIED
+    }
+}
+
 /// The number of a connection, for its life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
