@@ -21,6 +21,8 @@ use crate::types::{MessageId, QueueId, QueueKey};
 
 /// The most entries that are being disposed of; then those who dispose wait.
 const DISPOSALS_MAX: usize = 512;
+/// The most messages that are read for disposals at a time: so many may be in memory for them.
+const READS_MAX: usize = 64;
 /// The most entries in one batch.
 const BATCH_MAX: usize = 64;
 
@@ -53,6 +55,8 @@ pub(super) struct Disposal {
     pub entry: QueueEntry,
     pub how: How,
     pub sweep: Option<u64>,
+    /// Its message, once it was read for this.
+    pub message: Option<Arc<StoredMessage>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,9 +67,12 @@ pub(super) struct Disposals {
 }
 
 impl Disposals {
-    /// A message came (or never will): those who wait for it go on.
-    pub(super) fn loaded(&mut self, id: MessageId) {
-        self.ready.extend(self.waiting.remove(&id).unwrap_or_default());
+    /// A message came: those who wait for it go on.
+    pub(super) fn loaded(&mut self, id: MessageId, message: &Arc<StoredMessage>) {
+        for mut disposal in self.waiting.remove(&id).unwrap_or_default() {
+            disposal.message = Some(message.clone());
+            self.ready.push_back(disposal);
+        }
     }
 }
 
@@ -81,7 +88,7 @@ impl Scheduler {
     }
 
     pub(super) fn dispose_taken(&mut self, queue: QueueId, entry: QueueEntry, how: How) {
-        self.add_disposal(Disposal { queue, entry, how, sweep: None });
+        self.add_disposal(Disposal { queue, entry, how, sweep: None, message: None });
     }
 
     pub(super) fn add_disposal(&mut self, disposal: Disposal) {
@@ -97,7 +104,7 @@ impl Scheduler {
             self.disposals.ready.push_back(disposal);
         }
         // Those that still stand in a window of a site that wanted it.
-        for site in self.load_waiters.remove(&id).unwrap_or_default() {
+        for site in self.load_waiters.get(&id).cloned().unwrap_or_default() {
             let pools = self.site(site).map(|s| s.pools.iter().flat_map(|p| p.rings.iter().flatten().copied()).collect());
             let queues: Vec<QueueId> = pools.unwrap_or_default();
             for queue in queues {
@@ -117,35 +124,46 @@ impl Scheduler {
     pub(super) fn drain_disposals(&mut self) {
         let max = self.config.delivery.max_unsettled.max(1);
         while !self.disposals.ready.is_empty() && self.totals.unsettled < max && !self.store_failed {
-            let mut settle = Settle::default();
+            let (mut settle, mut blocked) = (Settle::default(), false);
             while settle.settled.len() < BATCH_MAX && self.totals.unsettled < max {
                 let Some(disposal) = self.disposals.ready.pop_front() else { break };
                 self.totals.steps += 1;
-                self.carry_out(disposal, &mut settle);
+                if let Some(disposal) = self.carry_out(disposal, &mut settle) {
+                    self.disposals.ready.push_front(disposal);
+                    blocked = true;
+                    break;
+                }
             }
             if !settle.settled.is_empty() {
                 self.actions.push_back(Action::Settle(settle));
             }
+            if blocked {
+                return;
+            }
         }
     }
 
-    fn carry_out(&mut self, disposal: Disposal, settle: &mut Settle) {
+    /// Settles one, or has its message read; gives it back when too many are being read.
+    fn carry_out(&mut self, mut disposal: Disposal, settle: &mut Settle) -> Option<Disposal> {
         let id = disposal.entry.key.delivery.message;
         let needs_message = !matches!(disposal.how, How::RetryNow | How::Missing);
-        let message = if needs_message { self.cache.get(id) } else { None };
+        let message = if needs_message { disposal.message.take().or_else(|| self.cache.get(id)) } else { None };
         if needs_message && message.is_none() {
+            if self.disposals.waiting.len() >= READS_MAX {
+                return Some(disposal);
+            }
             self.disposals.waiting.entry(id).or_default().push(disposal);
-            self.load(id, None);
-            return;
+            self.load_anyway(id);
+            return None;
         }
         self.disposals.count -= 1;
-        let Some(queue) = self.queues.get(&disposal.queue) else { return };
-        let key = queue.key.clone();
-        let Disposal { queue, entry, how, sweep } = disposal;
+        let key = self.queues.get(&disposal.queue)?.key.clone();
+        let Disposal { queue, entry, how, sweep, message: _ } = disposal;
         self.settle_disposal(queue, &key, entry, &how, message, settle);
         if let Some(sweep) = sweep.and_then(|id| self.sweeps.get_mut(&id)) {
             sweep.outstanding = sweep.outstanding.saturating_sub(1);
         }
+        None
     }
 
     fn settle_disposal(

@@ -63,6 +63,7 @@ impl Scheduler {
     }
 
     fn next_work(&mut self, id: ConnectionId) -> Work {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(&id) else { return Work::Close };
         let (site, source, messages) = (conn.site, conn.source, conn.messages);
         if std::mem::replace(&mut conn.idle, false) {
@@ -88,6 +89,7 @@ impl Scheduler {
         }
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.idle = true;
+            conn.idle_since = now;
         }
         if let Some(path) = self.path_mut(site, source) {
             path.idle.push_back(id);
@@ -389,36 +391,51 @@ impl Scheduler {
         }
     }
 
-    /// Reads the next messages of a queue ahead of need; the site is looked at when they come.
-    fn want_load(&mut self, id: QueueId, site: SiteId) {
-        let Some(queue) = self.queues.get(&id) else { return };
+    /// Reads the next messages of a queue ahead of need; the site is looked at when they come. Answers whether there was room.
+    fn want_load(&mut self, id: QueueId, site: SiteId) -> bool {
+        let Some(queue) = self.queues.get(&id) else { return true };
         let now = self.now;
-        let mut wanted: [Option<MessageId>; READ_AHEAD] = [None; READ_AHEAD];
-        let heads = queue.window.keys().take_while(|k| k.due <= now).map(|k| k.delivery.message);
-        let missing = heads.take(READ_AHEAD).filter(|m| !self.cache.has(*m));
+        let mut wanted: [Option<(MessageId, u32)>; READ_AHEAD] = [None; READ_AHEAD];
+        let heads = queue.window.values().take_while(|e| e.key.due <= now);
+        let missing = heads.take(READ_AHEAD).filter(|e| !self.cache.has(e.key.delivery.message));
+        let missing = missing.map(|e| (e.key.delivery.message, e.size));
         wanted.iter_mut().zip(missing).for_each(|(slot, message)| *slot = Some(message));
-        for message in wanted.into_iter().flatten() {
-            self.load(message, Some(site));
-        }
+        wanted.into_iter().flatten().all(|(message, size)| self.load(message, size, site))
     }
 
-    /// Asks for a message, unless it is being read or too many are.
-    pub(super) fn load(&mut self, message: MessageId, site: Option<SiteId>) -> bool {
-        if !self.loads.contains(&message) {
-            if self.loads.len() >= LOADS_MAX && site.is_some() {
+    /// Asks for a message on behalf of a site. No more is read at a time than half of what the cache keeps of read messages, so that
+    /// none is pushed out before its turn; without room the site waits in line.
+    fn load(&mut self, message: MessageId, size: u32, site: SiteId) -> bool {
+        if !self.loads.contains_key(&message) {
+            let room = self.config.storage.content_cache.0 / 4;
+            let full = self.load_bytes + u64::from(size) > room || self.loads.len() >= LOADS_MAX;
+            if full && !self.loads.is_empty() {
+                if !self.load_line.contains(&site) {
+                    self.load_line.push_back(site);
+                }
                 return false;
             }
-            self.loads.insert(message);
-            self.metrics.loads.inc();
-            self.actions.push_back(Action::Load(message));
+            self.start_load(message, u64::from(size));
         }
-        if let Some(site) = site {
-            let waiters = self.load_waiters.entry(message).or_default();
-            if !waiters.contains(&site) {
-                waiters.push(site);
-            }
+        let waiters = self.load_waiters.entry(message).or_default();
+        if !waiters.contains(&site) {
+            waiters.push(site);
         }
         true
+    }
+
+    fn start_load(&mut self, message: MessageId, size: u64) {
+        self.loads.insert(message, size);
+        self.load_bytes += size;
+        self.metrics.loads.inc();
+        self.actions.push_back(Action::Load(message));
+    }
+
+    /// Asks for a message that is needed to end something; those who ask bound themselves.
+    pub(super) fn load_anyway(&mut self, message: MessageId) {
+        if !self.loads.contains_key(&message) {
+            self.start_load(message, 0);
+        }
     }
 
     /// Reads the heads of a pool's queues, so that a connection that opens finds work.
@@ -431,8 +448,8 @@ impl Scheduler {
         for id in heads.into_iter().flatten() {
             let head = self.queues.get(&id).and_then(|q| q.window.first_key_value());
             let Some(message) = head.map(|(key, _)| key.delivery.message) else { continue };
-            if !self.cache.has(message) {
-                self.want_load(id, site);
+            if !self.cache.has(message) && !self.want_load(id, site) {
+                return;
             }
         }
     }

@@ -103,6 +103,7 @@ pub(super) struct Conn {
     pub source: usize,
     pub opening: bool,
     pub idle: bool,
+    pub idle_since: Timestamp,
     pub close: bool,
     pub messages: u32,
     pub jobs: u32,
@@ -131,6 +132,9 @@ pub(super) struct SourceState {
 pub(super) struct PoolDef {
     pub members: Vec<(usize, u32)>,
 }
+
+/// How long a connection that waits for a token keeps its place against others that need one.
+const IDLE_WITH_WORK: Duration = Duration::from_secs(1);
 
 /// A source or pool that stands in for an empty config.
 const DEFAULT_NAME: &str = "default";
@@ -400,7 +404,11 @@ impl Scheduler {
             if !conn.idle || conn.close || conn.jobs > 0 {
                 continue;
             }
-            if source.is_some_and(|s| s != conn.source) {
+            // One that waits for a token has work; it gives way only when it waits for long.
+            let (site, recent) = (conn.site, conn.idle_since.after(IDLE_WITH_WORK) > self.now);
+            let has_work = self.sites.get(site).and_then(|s| s.as_deref()).is_some_and(|s| s.pools.iter().any(|p| p.work() > 0));
+            let kept = !self.draining && has_work && recent;
+            if kept || source.is_some_and(|s| s != conn.source) {
                 self.idle_line.push_back(id);
                 continue;
             }

@@ -189,7 +189,7 @@ impl Scheduler {
                             self.window_remove(queue, &entry.key);
                             self.take(queue, &entry);
                             sweep.outstanding += 1;
-                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id) });
+                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id), message: None });
                         }
                         None => sweep.expires_min = sweep.expires_min.min(entry.expires),
                     }
