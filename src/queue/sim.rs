@@ -6,6 +6,7 @@
 //!
 //! The same seed gives the same run.
 
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
@@ -16,17 +17,17 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use super::cache::ContentCache;
-use super::notify::Silent;
+use super::notify::{Notice, NoticeReport, Notifier};
 use super::scheduler::{Action, AdminRecords, Scheduler, Start};
 use super::testing;
 use crate::config::Config;
-use crate::delivery::{ConnectionId, Failure, Job, JobReport, OpenRequest, Outcome, Resolution, Work};
+use crate::delivery::{NOT_TRIED, ConnectionId, Failure, Job, JobReport, OpenRequest, Outcome, Resolution, Work};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::Registry;
 use crate::metrics::queue::QueueMetrics;
 use crate::seam::random::Seeded;
-use crate::store::{Change, EntryKey, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage, SubmitError};
-use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, Timestamp};
+use crate::store::{Change, EntryKey, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage, SubmitError};
+use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, ReversePath, Timestamp};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_000_000_000);
 /// From a submission to its commit.
@@ -89,7 +90,38 @@ enum Write {
     Submit { ticket: u64, changes: Vec<Change> },
 }
 
+/// Writes down what notifications are asked for; writes simple ones when it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub writes: Cell<bool>,
+    pub told: RefCell<Vec<(Notice, MessageId, usize)>>,
+}
+
+impl Notifier for Recorder {
+    fn notice(&self, report: &NoticeReport<'_>) -> Option<NewMessage> {
+        let envelope = &report.message.envelope;
+        assert!(envelope.reverse_path.mailbox().is_some(), "nobody is told about a notification");
+        let mut told = self.told.borrow_mut();
+        told.push((report.kind, envelope.id, report.recipients.len()));
+        if !self.writes.get() {
+            return None;
+        }
+        let to = envelope.reverse_path.mailbox()?.clone();
+        let mut message = (*testing::message(900_000 + told.len() as u64, report.now, &[to.as_str()], 300)).clone();
+        message.envelope.reverse_path = ReversePath::Null;
+        let queue = testing::queue_key("acme", Class::Transactional, to.domain());
+        let entry = testing::entry(&message, 0);
+        let event = Event::new(EventKind::Accepted, report.now, testing::name("acme"));
+        Some(NewMessage { message: Arc::new(message), deliveries: vec![NewDelivery { queue, entry }], event })
+    }
+}
+
 pub(crate) struct World {
+    pub recorder: Rc<Recorder>,
+    /// So many jobs are reported as never looked at.
+    pub not_tried: u32,
+    /// A message that the reader cannot read.
+    pub unreadable: Option<MessageId>,
     pub now: Timestamp,
     pub config: Arc<Config>,
     pub scheduler: Scheduler,
@@ -127,8 +159,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, config: Config) -> Self {
         let config = Arc::new(config);
-        let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default());
+        let recorder = Rc::new(Recorder::default());
+        let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &recorder);
         Self {
+            recorder,
+            not_tried: 0,
+            unreadable: None,
             now: START,
             config,
             scheduler,
@@ -211,7 +247,7 @@ impl World {
         for (key, value) in &self.state {
             records.add(key, value).expect("a record that was written");
         }
-        (self.scheduler, self.cache) = make(&self.config, self.now, self.seed ^ self.number, rows, records);
+        (self.scheduler, self.cache) = make(&self.config, self.now, self.seed ^ self.number, rows, records, &self.recorder);
         self.carry_out();
     }
 
@@ -270,7 +306,8 @@ impl World {
             Happening::Page { ticket, page } => self.scheduler.on_read(self.now, ticket, Ok(page)),
             Happening::Loaded(id) => {
                 let message = self.read_message(id);
-                self.scheduler.on_loaded(self.now, id, Ok(message));
+                let answer = if self.unreadable == Some(id) { Err("damaged".to_owned()) } else { Ok(message) };
+                self.scheduler.on_loaded(self.now, id, answer);
             }
             Happening::Resolved(domain) => {
                 let temper = self.temper(&domain);
@@ -407,7 +444,15 @@ impl World {
         let Some(c) = self.conns.get(&conn) else { return };
         let peer = testing::peer(&c.request.plan.name);
         let mut outcomes = Vec::new();
+        let not_tried = self.not_tried > 0;
+        self.not_tried = self.not_tried.saturating_sub(1);
         for recipient in &job.recipients {
+            if not_tried {
+                let mut failure = failure(Severity::Temporary, "the session ended", false);
+                failure.stage = NOT_TRIED;
+                outcomes.push(Outcome::Failed(failure));
+                continue;
+            }
             let temper = self.temper(recipient.mailbox.domain());
             let dice = self.rng.below(100);
             outcomes.push(if dice < temper.refuses {
@@ -472,6 +517,12 @@ impl World {
     }
 
     fn commit_settle(&mut self, settle: Settle, news: &mut Vec<News>) {
+        for owed in settle.owed {
+            self.messages.insert(owed.message.envelope.id, owed.message.clone());
+            for delivery in owed.deliveries {
+                news.push(self.add_row(&delivery.queue, delivery.entry, Some(owed.message.clone())));
+            }
+        }
         for settled in settle.settled {
             let was = self.rows.remove(&(settled.queue, settled.key)).is_some();
             let bulk = self.bulk.as_mut().filter(|b| !was && b.queue == settled.queue);
@@ -494,13 +545,14 @@ impl World {
         }
     }
 
+    /// Loses a message: only damage does that.
+    pub(crate) fn lose(&mut self, id: MessageId) {
+        self.messages.remove(&id);
+    }
+
     /// Rows on disk, those that are made included.
     pub(crate) fn waiting(&self) -> usize {
         self.rows.len() + self.bulk.as_ref().map_or(0, |b| (b.rows - b.gone.len() as u64) as usize)
-    }
-
-    pub(crate) fn number(&self) -> u64 {
-        self.number
     }
 
     pub(crate) fn count(&self, kind: EventKind) -> usize {
@@ -525,6 +577,7 @@ fn make(
     seed: u64,
     rows: Vec<QueueRow>,
     records: AdminRecords,
+    recorder: &Rc<Recorder>,
 ) -> (Scheduler, Rc<ContentCache>) {
     let cache = Rc::new(ContentCache::new(config.storage.content_cache.0));
     let scheduler = Scheduler::new(Start {
@@ -534,7 +587,7 @@ fn make(
         rows,
         records,
         cache: cache.clone(),
-        notifier: Rc::new(Silent),
+        notifier: recorder.clone(),
         metrics: QueueMetrics::register(&Registry::new()),
     });
     (scheduler, cache)

@@ -15,6 +15,7 @@ use super::sweep::{Mark, MarkKind};
 use super::{Action, Scheduler};
 use crate::config::Source;
 use crate::delivery::Failure;
+use crate::effects::retry_delay;
 use crate::event::{Event, EventKind, Severity};
 use crate::store::{NewDelivery, Next, QueueEntry, Settle, Settled, StoredMessage};
 use crate::types::{MessageId, QueueId, QueueKey};
@@ -25,6 +26,9 @@ const DISPOSALS_MAX: usize = 512;
 const READS_MAX: usize = 64;
 /// The most entries in one batch.
 const BATCH_MAX: usize = 64;
+
+/// Why a recipient waits whose message can't be read.
+const UNREADABLE: &str = "the message could not be read from the store";
 
 /// A failure that many recipients share, and where it happened.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(super) enum How {
     RetryNow,
     /// Its message is not in the store: only damage does that.
     Missing,
+    /// Its message can't be read: it waits for the next retry.
+    Unreadable,
 }
 
 #[derive(Debug)]
@@ -96,23 +102,22 @@ impl Scheduler {
         self.disposals.ready.push_back(disposal);
     }
 
-    /// The message of these entries is not in the store.
-    pub(super) fn on_content_missing(&mut self, id: MessageId) {
-        tracing::error!(target: "posthaste::queue", message = %id, "a queued message is not in the store");
+    /// The message of these entries is not in the store, or can't be read: they end, or wait, without it.
+    pub(super) fn on_content_unusable(&mut self, id: MessageId, how: &How) {
         for mut disposal in self.disposals.waiting.remove(&id).unwrap_or_default() {
-            disposal.how = How::Missing;
+            disposal.how = how.clone();
             self.disposals.ready.push_back(disposal);
         }
         // Those that still stand in a window of a site that wanted it.
         for site in self.load_waiters.get(&id).cloned().unwrap_or_default() {
-            let pools = self.site(site).map(|s| s.pools.iter().flat_map(|p| p.rings.iter().flatten().copied()).collect());
-            let queues: Vec<QueueId> = pools.unwrap_or_default();
+            let rings = self.site(site).map(|s| s.pools.iter().flat_map(|p| p.rings.iter().flatten().copied()).collect());
+            let queues: Vec<QueueId> = rings.unwrap_or_default();
             for queue in queues {
                 let Some(q) = self.queues.get(&queue) else { continue };
                 let keys: Vec<_> = q.window.keys().filter(|k| k.delivery.message == id).copied().collect();
                 for key in keys {
                     if let Some(entry) = self.window_remove(queue, &key) {
-                        self.dispose(queue, entry, How::Missing);
+                        self.dispose(queue, entry, how.clone());
                     }
                 }
                 self.advance(queue);
@@ -146,7 +151,7 @@ impl Scheduler {
     /// Settles one, or has its message read; gives it back when too many are being read.
     fn carry_out(&mut self, mut disposal: Disposal, settle: &mut Settle) -> Option<Disposal> {
         let id = disposal.entry.key.delivery.message;
-        let needs_message = !matches!(disposal.how, How::RetryNow | How::Missing);
+        let needs_message = !matches!(disposal.how, How::RetryNow | How::Missing | How::Unreadable);
         let message = if needs_message { disposal.message.take().or_else(|| self.cache.get(id)) } else { None };
         if needs_message && message.is_none() {
             if self.disposals.waiting.len() >= READS_MAX {
@@ -205,18 +210,37 @@ impl Scheduler {
                 again.key.due = self.now;
                 self.add_settled(settle, queue, &entry, Next::Retry(again), Vec::new());
             }
+            (How::Unreadable, _) => {
+                let delay = retry_delay(&self.config.retry, entry.attempts + 1, self.rng.below(2_001));
+                let mut again = entry.clone();
+                again.key.due = self.now.after(delay);
+                again.last_reply = Some(UNREADABLE.into());
+                let mut event = self.bare_event(EventKind::Deferred, key, &entry);
+                event.retry_at = Some(again.key.due);
+                event.severity = Some(Severity::Temporary);
+                event.reason = Some(UNREADABLE.into());
+                self.add_settled(settle, queue, &entry, Next::Retry(again), vec![event]);
+            }
             (How::Missing, _) | (How::Fail(_) | How::Expire | How::Mark(_), None) => {
-                let mut event = Event::new(EventKind::Failed, self.now, key.tenant.clone());
-                event.message_id = Some(entry.key.delivery.message);
-                event.domain = Some(key.domain.clone());
-                event.pool = Some(key.pool.clone());
-                event.class = Some(key.class);
+                let mut event = self.bare_event(EventKind::Failed, key, &entry);
                 event.severity = Some(Severity::Permanent);
                 event.reason = Some("the message is not in the store".into());
                 self.metrics.path("other", key.class.as_str(), key.pool.as_str(), "none").failed.inc();
                 self.add_settled(settle, queue, &entry, Next::Done, vec![event]);
             }
         }
+    }
+
+    /// An event about a recipient whose message is not at hand.
+    fn bare_event(&self, kind: EventKind, key: &QueueKey, entry: &QueueEntry) -> Event {
+        let mut event = Event::new(kind, self.now, key.tenant.clone());
+        event.message_id = Some(entry.key.delivery.message);
+        event.campaign = key.campaign.clone();
+        event.domain = Some(key.domain.clone());
+        event.pool = Some(key.pool.clone());
+        event.class = Some(key.class);
+        event.attempt = Some(entry.attempts);
+        event
     }
 
     /// Counts an outcome as unsettled and puts it into a batch.

@@ -30,6 +30,8 @@ const COST_MAX: u32 = 16;
 const TRIES_MAX: usize = 64;
 /// Messages that are read ahead of need, a queue.
 const READ_AHEAD: usize = 8;
+/// The most recipients of a message that are looked at for one job.
+const SIBLINGS_SEEN_MAX: usize = 512;
 /// The most messages that are being read.
 const LOADS_MAX: usize = 256;
 /// Queues of a ring whose heads are read ahead when a connection is opened.
@@ -321,14 +323,13 @@ impl Scheduler {
         let all = &message.envelope.recipients;
         let mut last_domain = None;
         let mut last_queue = None;
-        for (index, recipient) in all.iter().enumerate() {
+        // Those before it had their turn as heads, mostly; a message to thousands must not be walked through for each of them.
+        let first = head.delivery.index as usize + 1;
+        for (index, recipient) in all.iter().enumerate().skip(first).take(SIBLINGS_SEEN_MAX) {
             if recipients.len() >= most {
                 return;
             }
             let Ok(index) = u32::try_from(index) else { return };
-            if index == head.delivery.index {
-                continue;
-            }
             self.totals.steps += 1;
             let domain = recipient.mailbox.domain();
             if last_domain != Some(domain) {

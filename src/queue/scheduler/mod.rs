@@ -35,7 +35,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 pub use self::admin::{AdminRecords, Changes};
-use self::disposal::Disposals;
+use self::disposal::{Disposals, How};
 use self::jobs::InFlight;
 use self::routing::DomainState;
 use self::sites::{Conn, PoolDef, Site, SiteId, SourceState};
@@ -297,10 +297,13 @@ impl Scheduler {
                 self.disposals.loaded(id, &message);
                 self.cache.insert_loaded(message);
             }
-            Ok(None) => self.on_content_missing(id),
+            Ok(None) => {
+                tracing::error!(target: "posthaste::queue", message = %id, "a queued message is not in the store");
+                self.on_content_unusable(id, &How::Missing);
+            }
             Err(error) => {
                 tracing::error!(target: "posthaste::queue", message = %id, error, "a message could not be read");
-                self.store_failed = true;
+                self.on_content_unusable(id, &How::Unreadable);
             }
         }
         for _ in 0..LOAD_LINE_STEP {

@@ -8,6 +8,7 @@ use super::*;
 use crate::config::{HumanDuration, LimitRule, Pool, PoolSource, Rate, Source};
 use crate::event::{EventKind, Severity};
 use crate::queue::admin::{Command, Explanation, Matcher, Reply};
+use crate::queue::notify::Notice;
 use crate::queue::sim::{START, Temper, World};
 use crate::queue::testing;
 use crate::types::Class::{Marketing, Transactional};
@@ -469,9 +470,6 @@ fn chaos(seed: u64, crashes: u64) -> Vec<String> {
         }
     }
     world.run_until(after(5 * 86_400));
-    if std::env::var("SEED").is_ok() {
-        eprintln!("DBG steps {} opens {} trans {} numbers {} reads {} loads {} events {}", world.scheduler.steps(), world.opens, world.transactions, world.number(), world.scheduler.metrics.refills.get(), world.scheduler.metrics.loads.get(), world.events.len());
-    }
     let endings = world.endings();
     if world.waiting() > 0 {
         let stuck: Vec<Explanation> =
@@ -496,15 +494,10 @@ fn chaos(seed: u64, crashes: u64) -> Vec<String> {
 
 #[test]
 fn every_recipient_ends_once_whatever_happens() {
-    if let Ok(seed) = std::env::var("SEED") {
-        let t = std::time::Instant::now();
-        chaos(seed.parse().unwrap(), 5);
-        panic!("{:?}", t.elapsed());
-    }
-    for seed in 0..6 {
+    for seed in 0..4 {
         chaos(seed, 0);
     }
-    for seed in 100..112 {
+    for seed in 100..110 {
         chaos(seed, 5);
     }
 }
@@ -512,4 +505,109 @@ fn every_recipient_ends_once_whatever_happens() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(chaos(7, 3), chaos(7, 3));
+}
+
+#[test]
+fn failures_are_told_in_one_report_a_message_and_never_about_reports() {
+    let mut world = World::new(20, fast());
+    world.recorder.writes.set(true);
+    world.tempers.insert("no.example".into(), Temper { refuses: 100, ..Temper::default() });
+    world.tempers.insert("acme.example".into(), Temper { refuses: 100, ..Temper::default() });
+    let id = world.submit(1, "acme", Transactional, &["a@no.example", "b@no.example", "c@yes.example"]);
+    world.run_for(10);
+    assert_eq!(*world.recorder.told.borrow(), [(Notice::Failure, id, 2)], "one report, none about it");
+    assert_eq!((world.count(EventKind::Bounced), world.count(EventKind::Delivered), world.waiting()), (3, 1, 0));
+}
+
+#[test]
+fn a_delay_is_told_once_with_its_event() {
+    let mut world = World::new(21, fast());
+    world.recorder.writes.set(true);
+    world.tempers.insert("slow.example".into(), Temper { defers: 100, ..Temper::default() });
+    let id = world.submit(1, "acme", Transactional, &["a@slow.example"]);
+    world.run_for(2 * 86_400);
+    assert_eq!(*world.recorder.told.borrow(), [(Notice::Delay, id, 1)]);
+    assert_eq!(world.count(EventKind::Delayed), 1);
+    world.run_for(3 * 86_400);
+    assert_eq!(*world.recorder.told.borrow(), [(Notice::Delay, id, 1), (Notice::Failure, id, 1)]);
+}
+
+#[test]
+fn a_job_that_the_peer_never_looked_at_goes_again_without_an_attempt() {
+    let mut world = World::new(22, fast());
+    world.not_tried = 3;
+    world.submit(1, "acme", Transactional, &["a@a.example", "b@a.example"]);
+    world.run_for(10);
+    assert_eq!((world.count(EventKind::Deferred), world.count(EventKind::Delivered)), (0, 2));
+    assert!(world.events.iter().all(|e| e.attempt == Some(1)));
+    assert_eq!((world.waiting(), world.not_tried), (0, 0));
+}
+
+#[test]
+fn a_message_that_is_gone_or_cannot_be_read_is_never_a_loop_nor_silent() {
+    let mut world = World::new(23, fast());
+    let gone = world.submit(1, "acme", Transactional, &["a@a.example"]);
+    let broken = world.submit(2, "acme", Transactional, &["b@a.example"]);
+    world.submit(3, "acme", Transactional, &["c@a.example"]);
+    world.run_until(world.now.after(Duration::from_millis(5)));
+    world.lose(gone);
+    world.unreadable = Some(broken);
+    world.crash();
+    world.run_for(30);
+    assert_eq!((world.count(EventKind::Failed), world.count(EventKind::Deferred)), (1, 1));
+    assert_eq!((world.count(EventKind::Delivered), world.waiting()), (1, 1));
+    world.unreadable = None;
+    world.run_for(120);
+    assert_eq!((world.count(EventKind::Delivered), world.waiting()), (2, 0));
+}
+
+#[test]
+fn a_reload_changes_limits_sources_and_pools_at_once() {
+    let mut config = fast();
+    config.shaping.default.message_rate = Some(Rate { count: 1, per: Duration::from_secs(60) });
+    let mut world = World::new(24, config.clone());
+    for n in 0..20 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@a.example")]);
+    }
+    world.run_for(30);
+    assert_eq!(world.received.len(), 1);
+    config.shaping.default.message_rate = None;
+    world.scheduler.reconfigure(world.now, Arc::new(config));
+    world.carry_out();
+    world.run_for(10);
+    assert_eq!(world.received.len(), 20);
+}
+
+#[test]
+fn a_message_rate_holds_in_every_window() {
+    let mut config = fast();
+    config.shaping.default.message_rate = Some(Rate { count: 100, per: Duration::from_secs(10) });
+    let mut world = World::new(25, config);
+    for n in 0..500 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@a.example")]);
+    }
+    world.run_for(60);
+    let mut at: Vec<Timestamp> = world.received_at.iter().map(|(at, ..)| *at).collect();
+    at.sort();
+    // A tenth may come at once, and a transaction takes up to 20 ms.
+    let most = (0..at.len()).map(|i| at[i..].iter().take_while(|t| t.since(at[i]) <= Duration::from_millis(9_980)).count());
+    assert!(most.max().is_some_and(|most| most <= 111));
+    assert_eq!(at.len(), 500);
+}
+
+#[test]
+fn draining_starts_nothing_and_ends_when_all_is_settled() {
+    let mut world = World::new(26, fast());
+    for n in 0..200 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@a.example")]);
+    }
+    world.run_until(world.now.after(Duration::from_millis(100)));
+    let taken = world.transactions;
+    assert!(!world.scheduler.is_quiet());
+    world.scheduler.drain(world.now);
+    world.carry_out();
+    world.run_for(10);
+    assert_eq!(world.transactions, taken, "nothing new starts");
+    assert!(world.scheduler.is_quiet());
+    assert_eq!(world.received.len() + world.waiting(), 200);
 }
