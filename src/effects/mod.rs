@@ -132,7 +132,8 @@ pub fn is_overdue(expires: Timestamp, held: bool, up_since: Timestamp, now: Time
 /// shorter), doubled each time, up to 10 min (or the longest retry delay).
 pub fn host_back_off(retry: &Retry, failures: u32) -> Duration {
     let first = retry.schedule.first().map_or(BACK_OFF_FIRST, |d| d.0.min(BACK_OFF_FIRST));
-    let most = retry.schedule.iter().map(|d| d.0).max().map_or(BACK_OFF_MAX, |d| d.clamp(first, BACK_OFF_MAX.max(first)));
+    let most =
+        retry.schedule.iter().map(|d| d.0).max().map_or(BACK_OFF_MAX, |d| d.clamp(first, BACK_OFF_MAX.max(first)));
     let factor = 1_u32 << failures.saturating_sub(1).min(16);
     first.saturating_mul(factor).clamp(Duration::from_millis(100), most.max(Duration::from_millis(100)))
 }
@@ -173,7 +174,10 @@ mod tests {
     fn the_schedule_is_followed_and_its_last_delay_repeats() {
         let retry = Retry::default();
         let secs = |n, jitter| retry_delay(&retry, n, jitter).as_secs();
-        assert_eq!([1, 2, 3, 4, 5, 6, 7, 99].map(|n| secs(n, MIDDLE)), [60, 300, 1_200, 3_600, 7_200, 14_400, 14_400, 14_400]);
+        assert_eq!(
+            [1, 2, 3, 4, 5, 6, 7, 99].map(|n| secs(n, MIDDLE)),
+            [60, 300, 1_200, 3_600, 7_200, 14_400, 14_400, 14_400]
+        );
         assert_eq!((secs(1, 0), secs(1, 2_000), secs(1, u64::MAX)), (54, 66, 66));
     }
 

@@ -5,7 +5,8 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use super::Registry;
 
 /// Bounds of the time in the queue, in seconds.
-const QUEUE_SECONDS: [f64; 12] = [0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 14_400.0, 86_400.0, 345_600.0];
+const QUEUE_SECONDS: [f64; 12] =
+    [0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 14_400.0, 86_400.0, 345_600.0];
 
 /// Bounds of the duration of an attempt, in seconds.
 const ATTEMPT_SECONDS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1_200.0];

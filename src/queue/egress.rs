@@ -20,9 +20,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::admin::{Command, CommandError, EntryInfo, Matcher, Reply};
 use super::scheduler::{Action, Scheduler};
 use crate::config::Config;
-use crate::delivery::{
-    ConnectionId, Dispatcher, Failure, JobReport, LocalFuture, OpenRequest, Peer, Resolution, Work,
-};
+use crate::delivery::{ConnectionId, Dispatcher, Failure, JobReport, LocalFuture, OpenRequest, Peer, Resolution, Work};
 use crate::seam::clock::Clock;
 use crate::store::{Ledger, News, ReadError, Reader};
 use crate::types::{Domain, QueueId, Timestamp};
@@ -344,3 +342,7 @@ impl Dispatcher for Door {
         self.0.moved.notify_one();
     }
 }
+
+#[cfg(test)]
+#[path = "egress_tests.rs"]
+mod tests;

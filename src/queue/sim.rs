@@ -21,12 +21,15 @@ use super::notify::{Notice, NoticeReport, Notifier};
 use super::scheduler::{Action, AdminRecords, Scheduler, Start};
 use super::testing;
 use crate::config::Config;
-use crate::delivery::{NOT_TRIED, ConnectionId, Failure, Job, JobReport, OpenRequest, Outcome, Resolution, Work};
+use crate::delivery::{ConnectionId, Failure, Job, JobReport, NOT_TRIED, OpenRequest, Outcome, Resolution, Work};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::Registry;
 use crate::metrics::queue::QueueMetrics;
 use crate::seam::random::Seeded;
-use crate::store::{Change, EntryKey, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage, SubmitError};
+use crate::store::{
+    Change, EntryKey, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage,
+    SubmitError,
+};
 use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, ReversePath, Timestamp};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_000_000_000);
@@ -247,7 +250,8 @@ impl World {
         for (key, value) in &self.state {
             records.add(key, value).expect("a record that was written");
         }
-        (self.scheduler, self.cache) = make(&self.config, self.now, self.seed ^ self.number, rows, records, &self.recorder);
+        (self.scheduler, self.cache) =
+            make(&self.config, self.now, self.seed ^ self.number, rows, records, &self.recorder);
         self.carry_out();
     }
 
@@ -287,10 +291,10 @@ impl World {
             self.now = self.now.max(next);
             if deadline <= happening {
                 self.scheduler.tick(self.now);
-            } else if let Some(Reverse((_, number))) = self.heap.pop() {
-                if let Some(happening) = self.happenings.remove(&number) {
-                    self.happen(happening);
-                }
+            } else if let Some(Reverse((_, number))) = self.heap.pop()
+                && let Some(happening) = self.happenings.remove(&number)
+            {
+                self.happen(happening);
             }
             self.carry_out();
         }
@@ -366,7 +370,11 @@ impl World {
                     let conn = request.conn;
                     let place = format!("{}>{}", request.source.name, request.plan.name);
                     self.conns.insert(conn, SimConn { request, idle: None });
-                    let open = self.conns.values().filter(|c| format!("{}>{}", c.request.source.name, c.request.plan.name) == place).count();
+                    let open = self
+                        .conns
+                        .values()
+                        .filter(|c| format!("{}>{}", c.request.source.name, c.request.plan.name) == place)
+                        .count();
                     let most = self.connections_max.entry(place).or_default();
                     *most = (*most).max(open);
                     self.connections_open_max = self.connections_open_max.max(self.conns.len());
@@ -526,10 +534,11 @@ impl World {
         for settled in settle.settled {
             let was = self.rows.remove(&(settled.queue, settled.key)).is_some();
             let bulk = self.bulk.as_mut().filter(|b| !was && b.queue == settled.queue);
-            let was = was || bulk.is_some_and(|b| {
-                let number = b.number(&settled.key);
-                b.gone.insert(number)
-            });
+            let was = was
+                || bulk.is_some_and(|b| {
+                    let number = b.number(&settled.key);
+                    b.gone.insert(number)
+                });
             assert!(was, "a row is settled that is not there: {:?}", settled.key);
             news.push(News::Settled { queue: settled.queue, key: settled.key });
             let queue = self.queue_ids.iter().find(|(_, id)| **id == settled.queue).map(|(key, _)| key.clone());

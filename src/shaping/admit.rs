@@ -375,8 +375,11 @@ fn check_rate(
     let at = bucket.ready_at(rate, now);
     tell(note, || {
         let left = at.since(now);
-        let when =
-            if left == Duration::ZERO { "token there".into() } else { format!("next token in {} ms", left.as_millis()) };
+        let when = if left == Duration::ZERO {
+            "token there".into()
+        } else {
+            format!("next token in {} ms", left.as_millis())
+        };
         (format!("{rate}, {when}"), Some(set_by()))
     });
     wait_if(at > now, Reason::Rate(limit), Wake::At(at))

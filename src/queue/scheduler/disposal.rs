@@ -110,7 +110,8 @@ impl Scheduler {
         }
         // Those that still stand in a window of a site that wanted it.
         for site in self.load_waiters.get(&id).cloned().unwrap_or_default() {
-            let rings = self.site(site).map(|s| s.pools.iter().flat_map(|p| p.rings.iter().flatten().copied()).collect());
+            let rings =
+                self.site(site).map(|s| s.pools.iter().flat_map(|p| p.rings.iter().flatten().copied()).collect());
             let queues: Vec<QueueId> = rings.unwrap_or_default();
             for queue in queues {
                 let Some(q) = self.queues.get(&queue) else { continue };
@@ -210,10 +211,18 @@ impl Scheduler {
                 again.key.due = self.now;
                 self.add_settled(settle, queue, &entry, Next::Retry(again), Vec::new());
             }
+            (How::Unreadable, _) if entry.expires <= self.now => {
+                let mut event = self.bare_event(EventKind::Expired, key, &entry);
+                event.severity = Some(Severity::Permanent);
+                event.reason = Some(UNREADABLE.into());
+                self.metrics.path("other", key.class.as_str(), key.pool.as_str(), "none").expired.inc();
+                self.add_settled(settle, queue, &entry, Next::Done, vec![event]);
+            }
             (How::Unreadable, _) => {
                 let delay = retry_delay(&self.config.retry, entry.attempts + 1, self.rng.below(2_001));
                 let mut again = entry.clone();
-                again.key.due = self.now.after(delay);
+                again.key.due = self.now.after(delay).min(entry.expires);
+                again.attempts += 1;
                 again.last_reply = Some(UNREADABLE.into());
                 let mut event = self.bare_event(EventKind::Deferred, key, &entry);
                 event.retry_at = Some(again.key.due);

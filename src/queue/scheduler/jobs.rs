@@ -68,10 +68,10 @@ impl Scheduler {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(&id) else { return Work::Close };
         let (site, source, messages) = (conn.site, conn.source, conn.messages);
-        if std::mem::replace(&mut conn.idle, false) {
-            if let Some(path) = self.path_mut(site, source) {
-                path.idle.retain(|c| *c != id);
-            }
+        if std::mem::replace(&mut conn.idle, false)
+            && let Some(path) = self.path_mut(site, source)
+        {
+            path.idle.retain(|c| *c != id);
         }
         let limit = self.site(site).and_then(|s| s.limits.messages_per_connection.as_ref().map(|c| c.max));
         let over = limit.is_some_and(|max| messages >= max);
@@ -151,14 +151,15 @@ impl Scheduler {
             let on_turn = site.lane_turn[lane] < ready * QUANTUM as usize;
             let usable = ready > 0 && on_turn && pool.share.has(source) && !(step == pools && first_tried);
             first_tried |= step == 0 && usable;
-            if usable && !self.gives_way(id, at, source) {
-                if let Some(job) = self.pick_ring(id, at, source, lane) {
-                    if let Some(site) = self.site_mut(id) {
-                        site.lane_turn[lane] += 1;
-                        site.pools[at].share.charge(source);
-                    }
-                    return Some(job);
+            if usable
+                && !self.gives_way(id, at, source)
+                && let Some(job) = self.pick_ring(id, at, source, lane)
+            {
+                if let Some(site) = self.site_mut(id) {
+                    site.lane_turn[lane] += 1;
+                    site.pools[at].share.charge(source);
                 }
+                return Some(job);
             }
             let site = self.site_mut(id)?;
             site.lane_at[lane] = (at + 1) % pools;
@@ -383,12 +384,12 @@ impl Scheduler {
                 self.want_load(id, site);
             }
         }
-        if spent && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready) {
-            if let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane]) {
-                if ring.front() == Some(&id) {
-                    ring.rotate_left(1);
-                }
-            }
+        if spent
+            && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready)
+            && let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane])
+            && ring.front() == Some(&id)
+        {
+            ring.rotate_left(1);
         }
     }
 

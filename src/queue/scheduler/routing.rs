@@ -82,7 +82,10 @@ impl Scheduler {
             }
             let Some((since, domain)) = self.idle_domains.pop_front() else { return };
             let Some(state) = self.domains.get(&domain) else { continue };
-            if !state.queues.is_empty() || state.asking || self.idle_domains.iter().take(8).any(|(s, d)| *s > since && *d == domain) {
+            if !state.queues.is_empty()
+                || state.asking
+                || self.idle_domains.iter().take(8).any(|(s, d)| *s > since && *d == domain)
+            {
                 continue;
             }
             if let Some(DomainState { route: DomainRoute::Known { site, .. }, .. }) = self.domains.remove(&domain) {
@@ -122,11 +125,11 @@ impl Scheduler {
     }
 
     fn ask_domain(&mut self, domain: &Domain) {
-        if let Some(state) = self.domains.get_mut(domain) {
-            if !state.asking {
-                state.asking = true;
-                self.resolve_line.push_back(domain.clone());
-            }
+        if let Some(state) = self.domains.get_mut(domain)
+            && !state.asking
+        {
+            state.asking = true;
+            self.resolve_line.push_back(domain.clone());
         }
     }
 
@@ -187,11 +190,11 @@ impl Scheduler {
             Severity::Temporary => {
                 let back_off = effects::host_back_off(&self.config.retry, state.failures);
                 // A resolver that fails for a moment does not stop mail to hosts that are known.
-                if let DomainRoute::Known { until, .. } = &mut state.route {
-                    if state.failures <= 3 {
-                        *until = now.after(back_off);
-                        return;
-                    }
+                if let DomainRoute::Known { until, .. } = &mut state.route
+                    && state.failures <= 3
+                {
+                    *until = now.after(back_off);
+                    return;
                 }
                 (now.after(back_off), FAIL_QUOTA)
             }
@@ -215,11 +218,11 @@ impl Scheduler {
     }
 
     fn set_domain_timer(&mut self, domain: &Domain, at: Timestamp) {
-        if let Some(state) = self.domains.get_mut(domain) {
-            if at < state.timer {
-                state.timer = at;
-                self.timers.set(at, TimerKey::Domain(domain.clone(), at));
-            }
+        if let Some(state) = self.domains.get_mut(domain)
+            && at < state.timer
+        {
+            state.timer = at;
+            self.timers.set(at, TimerKey::Domain(domain.clone(), at));
         }
     }
 
@@ -237,11 +240,11 @@ impl Scheduler {
     }
 
     fn join_failing_line(&mut self, domain: &Domain) {
-        if let Some(state) = self.domains.get_mut(domain) {
-            if !state.in_failing_line {
-                state.in_failing_line = true;
-                self.failing_domains.push_back(domain.clone());
-            }
+        if let Some(state) = self.domains.get_mut(domain)
+            && !state.in_failing_line
+        {
+            state.in_failing_line = true;
+            self.failing_domains.push_back(domain.clone());
         }
     }
 

@@ -64,10 +64,8 @@ impl Scheduler {
             Outcome::Delivered(_) => true,
             Outcome::Failed(failure) => failure.remote,
         });
-        if answered {
-            if let Some(path) = self.path_mut(site, source) {
-                path.failures = 0;
-            }
+        if answered && let Some(path) = self.path_mut(site, source) {
+            path.failures = 0;
         }
         let (mx, mut provider): (Box<str>, Option<Arc<str>>) = match self.conns.get_mut(&id) {
             Some(conn) => {
@@ -97,8 +95,11 @@ impl Scheduler {
         let mut settle = Settle { settled: Vec::with_capacity(recipients.len()), owed: Vec::new() };
         let lost = lost_outcome();
         let outcomes = || report.outcomes.iter().chain(std::iter::repeat(&lost));
-        let decided: Vec<Decided> =
-            recipients.iter().zip(outcomes()).map(|((_, e), o)| self.decide(&message, e, o, Some(peer), jitter)).collect();
+        let decided: Vec<Decided> = recipients
+            .iter()
+            .zip(outcomes())
+            .map(|((_, e), o)| self.decide(&message, e, o, Some(peer), jitter))
+            .collect();
         scene.delay_told = self.owe_notices(&mut settle, &message, &recipients, &decided, outcomes(), Some(peer));
         let (mut all_done, mut untried) = (true, Vec::new());
         for (((queue, entry), outcome), decided) in recipients.into_iter().zip(outcomes()).zip(decided) {
@@ -120,9 +121,17 @@ impl Scheduler {
         }
     }
 
-    fn decide(&self, message: &StoredMessage, entry: &QueueEntry, outcome: &Outcome, peer: Option<&Peer>, jitter: u64) -> Decided {
+    fn decide(
+        &self,
+        message: &StoredMessage,
+        entry: &QueueEntry,
+        outcome: &Outcome,
+        peer: Option<&Peer>,
+        jitter: u64,
+    ) -> Decided {
         let envelope = &message.envelope;
-        let notify = envelope.recipients.get(entry.key.delivery.index as usize).map_or(Default::default(), |r| Some(r.notify));
+        let notify =
+            envelope.recipients.get(entry.key.delivery.index as usize).map_or(Default::default(), |r| Some(r.notify));
         let tried = Tried {
             accepted: entry.accepted,
             expires: entry.expires,
@@ -319,7 +328,8 @@ impl Scheduler {
                 let decided = [decided];
                 let outcomes = std::iter::once(&outcome);
                 let delay_told = self.owe_notices(settle, message, &recipients, &decided, outcomes, None);
-                let scene = Scene { delay_told, provider: Some(provider), mx: None, peer: None, source, started: self.now };
+                let scene =
+                    Scene { delay_told, provider: Some(provider), mx: None, peer: None, source, started: self.now };
                 let source = source.map_or("none", |s| s.name.as_str());
                 let metrics = self.metrics.path(provider, key.class.as_str(), key.pool.as_str(), source);
                 let ([(queue, entry)], [decided]) = (recipients, decided);
@@ -388,7 +398,8 @@ impl Scheduler {
         provider: Option<&str>,
         source: Option<&Source>,
     ) -> Rc<PathMetrics> {
-        let known = self.conns.get(&conn).and_then(|c| c.metrics.iter().find(|(p, c, _)| *p == key.pool && *c == key.class));
+        let known =
+            self.conns.get(&conn).and_then(|c| c.metrics.iter().find(|(p, c, _)| *p == key.pool && *c == key.class));
         if let Some((_, _, metrics)) = known {
             return metrics.clone();
         }

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Scheduler;
 use super::disposal::{Disposal, How};
 use super::timers::TimerKey;
 use super::windows::{PAGE, Purpose, Status};
-use super::Scheduler;
 use crate::effects;
 use crate::event::EventKind;
 use crate::queue::admin::Matcher;
@@ -173,13 +173,13 @@ impl Scheduler {
                 for entry in page.entries {
                     self.totals.steps += 1;
                     sweep.after = Some(entry.key);
-                    if let SweepKind::Expire { .. } = sweep.kind {
-                        if entry.key.due > self.now {
-                            // What is not due will have an attempt of its own when it is.
-                            sweep.expires_min = sweep.expires_min.min(self.now.after(EXPIRY_AGAIN_MAX)).min(entry.expires);
-                            over = true;
-                            break;
-                        }
+                    if let SweepKind::Expire { .. } = sweep.kind
+                        && entry.key.due > self.now
+                    {
+                        // What is not due will have an attempt of its own when it is.
+                        sweep.expires_min = sweep.expires_min.min(self.now.after(EXPIRY_AGAIN_MAX)).min(entry.expires);
+                        over = true;
+                        break;
                     }
                     if self.is_ghost(queue, &entry.key) {
                         continue;
@@ -274,7 +274,8 @@ impl Scheduler {
     /// Whether something else than its turn keeps a queue from an attempt.
     pub(super) fn is_held(&self, id: QueueId) -> bool {
         let Some(queue) = self.queues.get(&id) else { return false };
-        let no_source = self.pools.get(&queue.key.pool).is_none_or(|p| p.members.iter().all(|(_, weight)| *weight == 0));
+        let no_source =
+            self.pools.get(&queue.key.pool).is_none_or(|p| p.members.iter().all(|(_, weight)| *weight == 0));
         match queue.status {
             Status::Suspended | Status::Failing => true,
             Status::Ready => no_source || queue.site.is_some_and(|s| self.is_held_long(s, Duration::ZERO)),

@@ -212,7 +212,8 @@ fn limits_are_kept_by_name_and_explained() {
 #[test]
 fn pools_share_by_weight_and_weight_zero_takes_out() {
     let mut config = fast();
-    let source = |name| Source { name: testing::name(name), address: None, ehlo: None, connections: None, message_rate: None };
+    let source =
+        |name| Source { name: testing::name(name), address: None, ehlo: None, connections: None, message_rate: None };
     config.sources = ["a", "b", "c"].map(source).to_vec();
     let member = |name, weight| PoolSource { name: testing::name(name), weight };
     config.pools =
@@ -250,12 +251,14 @@ fn unsettled_outcomes_are_bounded() {
 #[test]
 fn what_is_suspended_waits_expires_and_goes_on_and_survives_a_restart() {
     let mut world = World::new(11, fast());
-    let suspend = |until| move |reply| Command::Suspend {
-        matcher: by_domain("a.example"),
-        reason: "blocked".into(),
-        by: "test".into(),
-        until,
-        reply,
+    let suspend = |until| {
+        move |reply| Command::Suspend {
+            matcher: by_domain("a.example"),
+            reason: "blocked".into(),
+            by: "test".into(),
+            until,
+            reply,
+        }
     };
     let suspension = ask(&mut world, suspend(None));
     assert_eq!(world.state.len(), 1);
@@ -327,7 +330,12 @@ fn a_reroute_moves_what_waits_to_another_pool() {
         ask(&mut world, |reply| Command::Explain { matcher: Matcher::default(), limit: 1, reply });
     assert_eq!(explained[0].verdict, "waits: no source: none of the pool may send");
     let to = testing::name("other");
-    ask(&mut world, |reply| Command::Reroute { matcher: Matcher::default(), pool: to.clone(), by: "test".into(), reply });
+    ask(&mut world, |reply| Command::Reroute {
+        matcher: Matcher::default(),
+        pool: to.clone(),
+        by: "test".into(),
+        reply,
+    });
     world.run_for(10);
     assert_eq!((world.count(EventKind::Rerouted), world.count(EventKind::Delivered)), (50, 50));
 }
@@ -452,8 +460,7 @@ fn chaos(seed: u64, crashes: u64) -> Vec<String> {
     let mut in_flight_most = 0;
     let mut crashed = 0;
     for n in 0..3_000_u64 {
-        let to: Vec<String> =
-            (0..1 + dice.below(3)).map(|i| format!("u{n}-{i}@d{}.example", dice.below(8))).collect();
+        let to: Vec<String> = (0..1 + dice.below(3)).map(|i| format!("u{n}-{i}@d{}.example", dice.below(8))).collect();
         let to: Vec<&str> = to.iter().map(String::as_str).collect();
         let class = if dice.below(4) == 0 { Transactional } else { Marketing };
         let tenant = ["acme", "bulk", "shop"][dice.below(3) as usize];
@@ -590,7 +597,8 @@ fn a_message_rate_holds_in_every_window() {
     let mut at: Vec<Timestamp> = world.received_at.iter().map(|(at, ..)| *at).collect();
     at.sort();
     // A tenth may come at once, and a transaction takes up to 20 ms.
-    let most = (0..at.len()).map(|i| at[i..].iter().take_while(|t| t.since(at[i]) <= Duration::from_millis(9_980)).count());
+    let most =
+        (0..at.len()).map(|i| at[i..].iter().take_while(|t| t.since(at[i]) <= Duration::from_millis(9_980)).count());
     assert!(most.max().is_some_and(|most| most <= 111));
     assert_eq!(at.len(), 500);
 }

@@ -172,7 +172,11 @@ impl Queue {
     }
 
     fn is_gone(&self) -> bool {
-        self.window.is_empty() && self.taken == 0 && self.cursor == Cursor::All && self.reads == 0 && self.sweeping_expiry.is_none()
+        self.window.is_empty()
+            && self.taken == 0
+            && self.cursor == Cursor::All
+            && self.reads == 0
+            && self.sweeping_expiry.is_none()
     }
 }
 
@@ -384,7 +388,11 @@ impl Scheduler {
         let cap = self.queue_cap();
         let Some(queue) = self.queues.get(&id) else { return true };
         let low = LOW_WATER.min(cap / 2);
-        if queue.reading || queue.cursor == Cursor::All || queue.window.len() > low || queue.next_due > self.now.after(AHEAD) {
+        if queue.reading
+            || queue.cursor == Cursor::All
+            || queue.window.len() > low
+            || queue.next_due > self.now.after(AHEAD)
+        {
             return true;
         }
         let wanted = PAGE.min(cap - queue.window.len().min(cap - 1));
@@ -451,11 +459,12 @@ impl Scheduler {
     }
 
     fn join_shed_line(&mut self, id: QueueId) {
-        if let Some(queue) = self.queues.get_mut(&id) {
-            if !queue.in_shed_line && !queue.window.is_empty() {
-                queue.in_shed_line = true;
-                self.shed_line.push_back(id);
-            }
+        if let Some(queue) = self.queues.get_mut(&id)
+            && !queue.in_shed_line
+            && !queue.window.is_empty()
+        {
+            queue.in_shed_line = true;
+            self.shed_line.push_back(id);
         }
     }
 
@@ -503,11 +512,11 @@ impl Scheduler {
     }
 
     pub(super) fn on_queue_timer(&mut self, id: QueueId, at: Timestamp) {
-        if let Some(queue) = self.queues.get_mut(&id) {
-            if queue.timer == at {
-                queue.timer = Timestamp::NEVER;
-                self.advance(id);
-            }
+        if let Some(queue) = self.queues.get_mut(&id)
+            && queue.timer == at
+        {
+            queue.timer = Timestamp::NEVER;
+            self.advance(id);
         }
     }
 
