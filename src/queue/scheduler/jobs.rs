@@ -89,6 +89,12 @@ impl Scheduler {
         } else if self.site(site).is_some_and(|s| s.pools.iter().any(|p| p.work() > 0)) {
             self.wait_for(site, source, verdict);
         }
+        if self.is_wanted_elsewhere(site, source) {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.close = true;
+            }
+            return Work::Close;
+        }
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.idle = true;
             conn.idle_since = now;
@@ -103,6 +109,12 @@ impl Scheduler {
             self.idle_line.retain(|c| conns.get(c).is_some_and(|c| c.idle) && seen.insert(*c));
         }
         Work::Idle
+    }
+
+    /// Whether a connection without work takes a place that another site waits for.
+    fn is_wanted_elsewhere(&self, site: SiteId, source: usize) -> bool {
+        let waited_for = !self.node_line.is_empty() || self.sources.get(source).is_some_and(|s| !s.line.is_empty());
+        waited_for && self.site(site).is_none_or(|s| s.pools.iter().all(|p| p.work() == 0))
     }
 
     fn start_job(&mut self, id: ConnectionId, job: Box<Job>) -> Work {

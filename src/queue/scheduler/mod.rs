@@ -166,6 +166,8 @@ pub struct Scheduler {
     conns: AHashMap<crate::delivery::ConnectionId, Conn>,
     idle_line: VecDeque<crate::delivery::ConnectionId>,
     node_line: VecDeque<SiteId>,
+    /// Sources whose connections fell below their limit, perhaps.
+    released_sources: Vec<usize>,
     unsettled_line: VecDeque<SiteId>,
     jobs: AHashMap<u64, InFlight>,
     /// Messages that are being read, with their sizes.
@@ -220,6 +222,7 @@ impl Scheduler {
             conns: AHashMap::new(),
             idle_line: VecDeque::new(),
             node_line: VecDeque::new(),
+            released_sources: Vec::new(),
             unsettled_line: VecDeque::new(),
             jobs: AHashMap::new(),
             loads: AHashMap::new(),
@@ -380,13 +383,58 @@ impl Scheduler {
             self.drain_sweeps();
             self.drain_window_line();
             self.drain_resolve_line();
-            let Some(site) = self.dirty_sites.pop_front() else { break };
+            let Some(site) = self.dirty_sites.pop_front() else {
+                if self.release_one() {
+                    continue;
+                }
+                break;
+            };
             if let Some(s) = self.site_mut(site) {
                 s.dirty = false;
                 self.pump(site);
             }
         }
         self.set_gauges();
+    }
+
+    /// Wakes one site that waits for a limit with room again. One at a time: it may not want it any more, and then the next one
+    /// gets its turn; whoever still has to wait stands at the end of the line again, and then there is no room.
+    fn release_one(&mut self) -> bool {
+        let site = self.released_site();
+        if let Some(site) = site {
+            self.totals.steps += 1;
+            self.mark_dirty(site);
+        }
+        site.is_some()
+    }
+
+    fn released_site(&mut self) -> Option<SiteId> {
+        if !self.node_line.is_empty() && self.totals.connections < self.config.delivery.max_connections.max(1) {
+            let site = self.node_line.pop_front()?;
+            self.site_mut(site).into_iter().for_each(|s| s.in_node_line = false);
+            return Some(site);
+        }
+        if !self.unsettled_line.is_empty() && self.totals.unsettled < self.config.delivery.max_unsettled.max(1) {
+            let site = self.unsettled_line.pop_front()?;
+            self.site_mut(site).into_iter().for_each(|s| s.in_unsettled_line = false);
+            return Some(site);
+        }
+        if !self.load_line.is_empty() && self.loads.is_empty() {
+            return self.load_line.pop_front();
+        }
+        while let Some(at) = self.released_sources.last().copied() {
+            let source = self.sources.get_mut(at)?;
+            let full = source.source.connections.is_some_and(|max| source.connections >= max);
+            let Some(site) = (!full).then(|| source.line.pop_front()).flatten() else {
+                self.released_sources.pop();
+                continue;
+            };
+            if let Some(path) = self.site_mut(site).and_then(|s| s.paths.iter_mut().find(|p| p.source == at)) {
+                path.in_source_line = false;
+            }
+            return Some(site);
+        }
+        None
     }
 
     fn set_gauges(&self) {

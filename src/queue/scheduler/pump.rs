@@ -93,7 +93,8 @@ impl Scheduler {
     fn wants_connection(&mut self, id: SiteId, pool: usize) -> bool {
         let now = self.now;
         let Some(site) = self.site(id) else { return false };
-        let work = site.pools[pool].work();
+        let [urgent, bulk] = site.pools[pool].backlog;
+        let work = urgent + bulk;
         if work == 0 || site.failing.is_some() {
             return false;
         }
@@ -102,7 +103,8 @@ impl Scheduler {
             active += path.open as usize - path.idle.len().min(path.open as usize);
             opening += path.opening;
         }
-        let want = work.div_ceil(WORK_PER_CONNECTION);
+        // Somebody waits for transactional mail: it gets twice as many.
+        let want = (work + urgent).div_ceil(WORK_PER_CONNECTION);
         // As many are opened at a time as are open already: a host that is dead is not asked by all of them at once.
         let open = site.connections as usize - (opening as usize).min(site.connections as usize);
         let may_open = (opening as usize) < OPENING_MIN.max(open);
@@ -204,18 +206,6 @@ impl Scheduler {
         }
     }
 
-    /// A place among the unsettled is free: those who wait are looked at in their turn.
-    pub(super) fn release_unsettled(&mut self) {
-        let room = self.config.delivery.max_unsettled.max(1).saturating_sub(self.totals.unsettled);
-        for _ in 0..room.min(8) {
-            let Some(site) = self.unsettled_line.pop_front() else { return };
-            if let Some(s) = self.site_mut(site) {
-                s.in_unsettled_line = false;
-            }
-            self.mark_dirty(site);
-        }
-    }
-
     fn open(&mut self, site: SiteId, pool: usize, source: usize) {
         let conn = ConnectionId(self.number());
         let (now, limits) = (self.now, self.site(site).map(|s| s.limits.clone()));
@@ -305,7 +295,9 @@ impl Scheduler {
             self.metrics.connections_failed.with_label_values(&[&c.provider]).inc();
             self.on_failed_open(&c, failure);
         }
-        self.release_connection(c.source);
+        if self.sources.get(c.source).is_some_and(|s| !s.line.is_empty()) {
+            self.released_sources.push(c.source);
+        }
         self.mark_dirty(c.site);
         self.forget_site(c.site);
         self.finish();
@@ -322,20 +314,6 @@ impl Scheduler {
         if let Some(site) = self.site_mut(conn.site) {
             site.failing = Some(SiteFailing { context, source: conn.source, left: FAIL_QUOTA, until });
         }
-    }
-
-    fn release_connection(&mut self, source: usize) {
-        if let Some(site) = self.node_line.pop_front() {
-            if let Some(s) = self.site_mut(site) {
-                s.in_node_line = false;
-            }
-            self.mark_dirty(site);
-        }
-        let Some(site) = self.sources.get_mut(source).and_then(|s| s.line.pop_front()) else { return };
-        if let Some(path) = self.site_mut(site).and_then(|s| s.paths.iter_mut().find(|p| p.source == source)) {
-            path.in_source_line = false;
-        }
-        self.mark_dirty(site);
     }
 
     /// Defers the first recipients in line with the failure of a connection, unless another source may still try.

@@ -37,6 +37,8 @@ pub(super) struct DomainState {
     failures: u32,
     timer: Timestamp,
     in_failing_line: bool,
+    idle_since: Timestamp,
+    in_idle_line: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ impl Scheduler {
             failures: 0,
             timer: Timestamp::NEVER,
             in_failing_line: false,
+            idle_since: Timestamp::ZERO,
+            in_idle_line: false,
         };
         self.domains.insert(domain.clone(), state);
     }
@@ -66,31 +70,49 @@ impl Scheduler {
     pub(super) fn leave_domain(&mut self, domain: &Domain, id: QueueId) {
         let Some(state) = self.domains.get_mut(domain) else { return };
         state.queues.retain(|q| *q != id);
-        if state.queues.is_empty() {
-            if self.idle_domains.is_empty() {
-                self.timers.set(self.now.after(FORGET_AFTER), TimerKey::Forget);
-            }
-            self.idle_domains.push_back((self.now, domain.clone()));
+        if !state.queues.is_empty() {
+            return;
+        }
+        state.idle_since = self.now;
+        if std::mem::replace(&mut state.in_idle_line, true) {
+            return; // It is forgotten later than its place in line says.
+        }
+        if self.idle_domains.is_empty() {
+            self.timers.set(self.now.after(FORGET_AFTER), TimerKey::Forget);
+        }
+        self.idle_domains.push_back((self.now, domain.clone()));
+        if self.idle_domains.len() > IDLE_DOMAINS_MAX {
+            self.forget_first_idle();
         }
     }
 
     pub(super) fn forget_idle_domains(&mut self) {
         while let Some((since, _)) = self.idle_domains.front() {
             let due = since.after(FORGET_AFTER);
-            if due > self.now && self.idle_domains.len() <= IDLE_DOMAINS_MAX {
+            if due > self.now {
                 return self.timers.set(due, TimerKey::Forget);
             }
-            let Some((since, domain)) = self.idle_domains.pop_front() else { return };
-            let Some(state) = self.domains.get(&domain) else { continue };
-            if !state.queues.is_empty()
-                || state.asking
-                || self.idle_domains.iter().take(8).any(|(s, d)| *s > since && *d == domain)
-            {
-                continue;
-            }
-            if let Some(DomainState { route: DomainRoute::Known { site, .. }, .. }) = self.domains.remove(&domain) {
-                self.release_site(site);
-            }
+            self.totals.steps += 1;
+            self.forget_first_idle();
+        }
+    }
+
+    /// Forgets the domain that is in line for longest, unless it has queues again, or had until lately.
+    fn forget_first_idle(&mut self) {
+        let Some((_, domain)) = self.idle_domains.pop_front() else { return };
+        let Some(state) = self.domains.get_mut(&domain) else { return };
+        state.in_idle_line = false;
+        if !state.queues.is_empty() {
+            return;
+        }
+        let recent = state.idle_since.after(FORGET_AFTER) > self.now && self.idle_domains.len() < IDLE_DOMAINS_MAX;
+        if recent || state.asking {
+            state.in_idle_line = true;
+            // Its place is as late as the line: a while too long does no harm.
+            return self.idle_domains.push_back((self.now, domain));
+        }
+        if let Some(DomainState { route: DomainRoute::Known { site, .. }, .. }) = self.domains.remove(&domain) {
+            self.release_site(site);
         }
     }
 

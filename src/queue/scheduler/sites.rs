@@ -390,6 +390,12 @@ impl Scheduler {
         !site.paths.is_empty() && site.paths.iter().all(|p| p.down_until > until)
     }
 
+    /// When the first of a site's sources may be tried again.
+    pub(super) fn up_at(&self, id: SiteId) -> Timestamp {
+        let first = self.site(id).and_then(|s| s.paths.iter().map(|p| p.down_until).min());
+        first.unwrap_or(self.now).max(self.now.after(Duration::from_millis(1)))
+    }
+
     /// Idle connections are told to close: they ask, and hear it.
     pub(super) fn close_idle_connections(&mut self) {
         while self.close_one_idle(None) {}

@@ -437,9 +437,10 @@ fn many_queues_cost_only_when_they_are_due() {
 /// A few thousand messages with everything that goes wrong, and crashes; answers the log of events for comparison.
 fn chaos(seed: u64, crashes: u64) -> Vec<String> {
     let mut config = fast();
-    config.storage.window_entries = 1_000;
-    config.storage.content_cache = crate::config::ByteSize(200_000);
-    config.delivery.max_unsettled = 64;
+    let window = [1_000, 300, 100_000][seed as usize % 3];
+    config.storage.window_entries = window;
+    config.storage.content_cache = crate::config::ByteSize([200_000, 20_000, 64 << 20][seed as usize % 3]);
+    config.delivery.max_unsettled = [64, 5, 256][seed as usize % 3];
     config.retry.schedule = vec![HumanDuration::secs(30), HumanDuration::secs(120)];
     config.retry.expire_after = HumanDuration::secs(4 * 86_400);
     let mut world = World::new(seed, config);
@@ -489,10 +490,10 @@ fn chaos(seed: u64, crashes: u64) -> Vec<String> {
     }
     assert_eq!(endings.len(), accepted.len());
     let duplicates: u32 = world.received.values().map(|n| n - 1).sum();
-    let bound = crashed as u32 * (64 + 80);
+    let bound = crashed as u32 * (world.config.delivery.max_unsettled + 80);
     assert!(duplicates <= bound, "seed {seed}: {duplicates} duplicates of at most {bound}");
     assert!(world.connections_max.values().all(|n| *n <= 10), "seed {seed}: {:?}", world.connections_max);
-    assert!(world.window_max <= 1_000, "seed {seed}");
+    assert!(world.window_max <= window as usize, "seed {seed}");
     assert_eq!(world.scheduler.totals.recipients, 0, "seed {seed}");
     assert_eq!(world.scheduler.totals.window, 0, "seed {seed}");
     assert!(world.scheduler.taken.is_empty(), "seed {seed}");
@@ -618,4 +619,41 @@ fn draining_starts_nothing_and_ends_when_all_is_settled() {
     assert_eq!(world.transactions, taken, "nothing new starts");
     assert!(world.scheduler.is_quiet());
     assert_eq!(world.received.len() + world.waiting(), 200);
+}
+
+#[test]
+fn nobody_is_forgotten_in_the_line_of_a_limit() {
+    let mut config = fast();
+    config.delivery.max_connections = 1;
+    config.delivery.max_unsettled = 1;
+    let mut world = World::new(27, config);
+    for n in 0..300 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{n}.example")]);
+    }
+    // What waited in line is taken away, and the others still get their turn.
+    world.run_for(1);
+    ask(&mut world, |reply| Command::Suspend {
+        matcher: by_domain("d150.example"),
+        reason: "test".into(),
+        by: "test".into(),
+        until: None,
+        reply,
+    });
+    world.run_for(300);
+    assert_eq!((world.received.len(), world.waiting()), (299, 1));
+}
+
+#[test]
+fn idle_domains_and_sites_are_forgotten() {
+    let mut world = World::new(28, fast());
+    for n in 0..2_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 50)]);
+        world.run_until(world.now.after(Duration::from_millis(50)));
+    }
+    assert!(world.scheduler.idle_domains.len() <= 50, "one place a domain");
+    world.run_for(1_000);
+    assert_eq!(world.received.len(), 2_000);
+    assert!(world.scheduler.domains.is_empty());
+    assert!(world.scheduler.site_ids.is_empty());
+    assert!(world.scheduler.sites.iter().all(Option::is_none));
 }

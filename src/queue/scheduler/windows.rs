@@ -273,7 +273,6 @@ impl Scheduler {
                 self.advance(id);
             }
         }
-        self.release_unsettled();
     }
 
     /// Entries came that were not told one by one.
@@ -388,6 +387,8 @@ impl Scheduler {
         let cap = self.queue_cap();
         let Some(queue) = self.queues.get(&id) else { return true };
         let low = LOW_WATER.min(cap / 2);
+        let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
+        let low = if head_is_due { low } else { cap - 1 };
         if queue.reading
             || queue.cursor == Cursor::All
             || queue.window.len() > low
@@ -455,6 +456,13 @@ impl Scheduler {
             queue.uncover(&key);
             self.totals.steps += 1;
             self.count_window(id, -1);
+        }
+        let Some(queue) = self.queues.get(&id) else { return };
+        if let (true, Status::Ready, Some(site)) = (queue.window.is_empty(), queue.status, queue.site) {
+            // It comes back when its site may be tried again, and reads what it needs then.
+            let back = self.up_at(site);
+            self.set_status(id, Status::Idle);
+            self.set_queue_timer(id, back);
         }
     }
 
@@ -539,28 +547,28 @@ impl Scheduler {
         if queue.suspended.is_some() {
             return self.set_status(id, Status::Suspended);
         }
-        if queue.window.is_empty() {
-            let waits_for_rows = queue.cursor != Cursor::All;
-            let due = queue.next_due;
-            if !waits_for_rows || due > self.now {
+        let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
+        if !head_is_due {
+            let due = queue.head_due();
+            if due > self.now {
                 self.set_status(id, Status::Idle);
-                if waits_for_rows {
-                    self.set_queue_timer(id, due);
-                }
-                return;
+                return self.set_queue_timer(id, due);
             }
-            if self.refill(id) {
+            // Rows that are not in memory are due, whatever stands in the window.
+            let found_room = self.refill(id);
+            let reading = self.queues.get(&id).is_some_and(|q| q.reading);
+            if found_room && !reading {
+                // The window is full of what is due in a moment: the rest follows when that is gone.
+                let head = self.queues.get(&id).and_then(|q| q.window.first_key_value()).map(|(key, _)| key.due);
+                self.set_status(id, Status::Idle);
+                self.set_queue_timer(id, head.unwrap_or(self.now.after(READ_AGAIN)));
+            } else if found_room {
                 self.set_status(id, Status::Reading);
             } else if self.queues.get(&id).is_some_and(|q| q.status != Status::Budget) {
                 self.set_status(id, Status::Budget);
                 self.window_line.push_back(id);
             }
             return;
-        }
-        let due = queue.head_due();
-        if due > self.now {
-            self.set_status(id, Status::Idle);
-            return self.set_queue_timer(id, due);
         }
         // Ahead of need; without room the window goes on until it is empty.
         self.refill(id);
