@@ -3,10 +3,13 @@
 //! The layers, from the words that all share up to the daemon, are described in `ARCHITECTURE.md`; a module imports
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
+pub mod bounce;
 pub mod config;
 pub mod delivery;
+pub mod dkim;
 pub mod event;
 pub mod metrics;
+pub mod mime;
 pub mod queue;
 pub mod seam;
 pub mod store;

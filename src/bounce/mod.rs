@@ -1,0 +1,3 @@
+//! Bounces: delivery status notifications written (RFC 3464).
+
+pub mod dsn;

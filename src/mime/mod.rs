@@ -1,0 +1,5 @@
+//! MIME: messages made, checked and re-encoded (RFC 5322, 2045–2049).
+
+pub mod build;
+pub mod raw;
+pub mod seven_bit;
