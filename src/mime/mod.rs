@@ -1,5 +1,6 @@
 //! MIME: messages made, checked and re-encoded (RFC 5322, 2045–2049).
 
 pub mod build;
+pub mod encode;
 pub mod raw;
 pub mod seven_bit;
