@@ -1,3 +1,7 @@
-//! Bounces: delivery status notifications written (RFC 3464).
+//! Bounces: what a sender is told of mail that did not arrive.
+//!
+//! [`dsn`] writes notifications (RFC 3464). Reading and classifying those of others will stand beside it.
 
 pub mod dsn;
+mod words;
+pub mod xtext;
