@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod event;
 pub mod metrics;
 pub mod queue;
+pub mod sandbox;
 pub mod seam;
 pub mod store;
 pub mod types;
