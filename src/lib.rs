@@ -11,6 +11,7 @@ pub mod event;
 pub mod metrics;
 pub mod mime;
 pub mod queue;
+pub mod sandbox;
 pub mod seam;
 pub mod store;
 pub mod types;
