@@ -72,6 +72,11 @@ impl Store {
         Self { spaces }
     }
 
+    #[cfg(test)]
+    pub(super) fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
     /// Copies the store into `target/store` while it is in use. Blocking: for a thread that may block. `progress` is called
     /// every few megabytes; when it answers `false`, the copy is broken off and what there is of it removed.
     ///

@@ -283,28 +283,29 @@ impl LedgerThread {
             metrics.commit_bytes.observe(ready.bytes as f64);
             metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
             metrics.events.inc_by(ready.events);
+            if ready.events > 0 {
+                // Before the answers: who was answered finds its own event.
+                self.committed.send_replace(self.last.seq);
+            }
             for (reply, _room) in replies {
                 // Whoever is gone by now finds it in the log.
                 let _ = reply.send(Ok(()));
             }
-            self.tell(news, ready.events > 0);
+            self.tell(news);
             self.move_watermarks(ready.overdue)?;
         } else {
             for (reply, _room) in replies {
                 let _ = reply.send(Ok(()));
             }
-            self.tell(news, false);
+            self.tell(news);
         }
         self.pace.committed(Instant::now(), submits);
         Ok(())
     }
 
-    fn tell(&mut self, news: Vec<News>, events: bool) {
+    fn tell(&mut self, news: Vec<News>) {
         if !self.outbox.send(news) {
             self.shared.metrics.news_dropped.inc();
-        }
-        if events {
-            self.committed.send_replace(self.last.seq);
         }
     }
 

@@ -21,6 +21,8 @@ mod records;
 mod spaces;
 mod status;
 mod table;
+#[cfg(test)]
+mod testing;
 mod work;
 
 pub use backup::{BackupError, BackupProgress, BackupReport, Store};
