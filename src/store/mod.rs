@@ -16,6 +16,8 @@ mod ledger;
 mod model;
 mod open;
 mod outbox;
+#[cfg(test)]
+mod random_tests;
 mod reading;
 mod records;
 mod spaces;
