@@ -4,6 +4,7 @@
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
 pub mod bounce;
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dkim;

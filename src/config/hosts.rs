@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn refuses_what_could_be_misread() {
-        for text in ["", "::1", "[::1", "[::1]25", "[mx.example]:25", "mx.example:", "mx.example:0", "mx:99999", "a b"] {
+        for text in ["", "::1", "[::1", "[::1]25", "[mx.example]:25", "mx.example:", "mx.example:0", "mx:99999", "a b"]
+        {
             assert!(text.parse::<RouteHost>().is_err(), "{text:?}");
         }
     }

@@ -130,9 +130,9 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 /// The candidate nearest to `word`, where it is near enough that it may have been meant: at most a third of its
-/// letters changed, and at least one change allowed.
+/// letters changed (rounded up).
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let limit = word.chars().count().div_ceil(3);
     candidates
         .into_iter()
         .map(|candidate| (edit_distance(word, candidate), candidate))

@@ -112,7 +112,14 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { message: message.to_string(), hint: None, missing: None, path: None, place: None }
+        let message = match message.to_string().as_str() {
+            "invalid socket address syntax" => {
+                "not an address with its port, as \"127.0.0.1:25\" or \"[::1]:25\"".into()
+            }
+            "invalid IP address syntax" => "not an IP address, as \"192.0.2.10\" or \"2001:db8::1\"".into(),
+            words => words.to_owned(),
+        };
+        Self { message, hint: None, missing: None, path: None, place: None }
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {

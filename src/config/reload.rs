@@ -220,7 +220,12 @@ mod tests {
         let listener = |port: u32, net: &str| {
             format!("[[smtp.listeners]]\naddress = '127.0.0.1:{port}'\nrelay_from = ['{net}']\n")
         };
-        check(&listener(1, "10.0.0.0/8"), &listener(2, "10.0.0.0/8"), &[], "nothing changed; needs a restart: smtp.listeners");
+        check(
+            &listener(1, "10.0.0.0/8"),
+            &listener(2, "10.0.0.0/8"),
+            &[],
+            "nothing changed; needs a restart: smtp.listeners",
+        );
         check(&listener(1, "10.0.0.0/8"), &listener(1, "127.0.0.0/8"), &[], "changed: smtp");
         let old = config(BASE);
         let mut new = old.clone();
@@ -238,7 +243,12 @@ mod tests {
         check(pools, "", &in_use, "refused: still in use: pool \"bulk\" has 12 recipients queued");
         check(pools, "", &[queued("default", "bulk", 0)], "changed: tenants, pools");
         let other = "[[tenants]]\nname = 'other'\ndomains = ['*']\nbounce_domain = 'b.example'\n";
-        check("", other, &[queued("default", "default", 1)], "refused: still in use: tenant \"default\" has 1 recipients queued");
+        check(
+            "",
+            other,
+            &[queued("default", "default", 1)],
+            "refused: still in use: tenant \"default\" has 1 recipients queued",
+        );
     }
 
     #[test]

@@ -43,7 +43,11 @@ impl Check<'_> {
                 );
             }
             if source.connections == Some(0) {
-                self.error(at!["sources", i, "connections"], "0 would hold mail for ever", "set its weight to 0 instead");
+                self.error(
+                    at!["sources", i, "connections"],
+                    "0 would hold mail for ever",
+                    "set its weight to 0 instead",
+                );
             }
         }
         for (i, pool) in config.pools.iter().enumerate() {
@@ -89,7 +93,11 @@ impl Check<'_> {
             self.error(at.join("hosts"), "a route needs a host", "remove the route to use the domain's MX");
         }
         if route.implicit_tls && route.tls == TlsPolicy::None {
-            self.error(at.join("implicit_tls"), "implicit TLS with tls = \"none\"", "tls = \"required\" or \"verified\"");
+            self.error(
+                at.join("implicit_tls"),
+                "implicit TLS with tls = \"none\"",
+                "tls = \"required\" or \"verified\"",
+            );
         }
         if route.connections == 0 {
             self.error(at.join("connections"), "0 would hold mail for ever", "suspend the queue instead");

@@ -52,7 +52,8 @@ impl Check<'_> {
         let config = self.config;
         for (i, key) in config.dkim.iter().enumerate() {
             let at = at!["dkim", i];
-            if Domain::parse(&format!("{}._domainkey.{}", key.selector, key.domain)).is_err() || key.selector.is_empty() {
+            if Domain::parse(&format!("{}._domainkey.{}", key.selector, key.domain)).is_err() || key.selector.is_empty()
+            {
                 self.error(
                     at.join("selector"),
                     format!("{:?} is not a selector", key.selector),

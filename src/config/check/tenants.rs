@@ -47,7 +47,10 @@ impl Check<'_> {
             if tenant.bounce_domain.is_none() {
                 self.warn(
                     at!["tenants", i],
-                    format!("tenant {} has no bounce_domain: late bounces go to the submitter, unread by us", tenant.name),
+                    format!(
+                        "tenant {} has no bounce_domain: late bounces go to the submitter, unread by us",
+                        tenant.name
+                    ),
                     "bounce_domain = \"bounce.example.com\", whose MX is a `bounce` listener",
                 );
             }
