@@ -24,9 +24,6 @@ pub const FULL_MAX: usize = 1 << 20;
 /// How much of a header is returned, in octets; it is cut at the end of a line.
 pub const HEADER_MAX: usize = 64 << 10;
 
-/// The most recipients that one report tells of; the caller splits more into several.
-pub const RECIPIENTS_MAX: usize = 100;
-
 /// The length at which fields are folded and text is wrapped.
 const WRAP: usize = 76;
 
@@ -109,7 +106,7 @@ pub struct Report<'a> {
     pub smtputf8: bool,
     /// The original.
     pub original: &'a [u8],
-    /// Those it tells of: at least one, at most [`RECIPIENTS_MAX`].
+    /// Those it tells of: at least one; at most those of one transaction.
     pub recipients: &'a [Recipient<'a>],
 }
 

@@ -5,6 +5,7 @@
 //! The list in `docs/metrics.md` is made from the registry.
 
 pub mod store;
+pub mod dkim;
 
 use prometheus::core::Collector;
 use prometheus::{
