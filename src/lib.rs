@@ -3,6 +3,7 @@
 //! The layers, from the words that all share up to the daemon, are described in `ARCHITECTURE.md`; a module imports
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod event;
