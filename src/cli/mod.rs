@@ -9,6 +9,7 @@
 mod check;
 mod check_dns;
 mod completions;
+pub mod demo;
 mod config;
 mod exit;
 mod hash_password;
@@ -68,6 +69,7 @@ commands! {
     Send(send::Send),
     HashPassword(hash_password::HashPassword),
     Completions(completions::Completions),
+    Demo(demo::Demo),
 }
 
 /// Runs the command of this process's arguments.

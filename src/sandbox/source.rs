@@ -58,14 +58,14 @@ pub struct Load {
 }
 
 /// What has been submitted so far; any thread may read.
-#[derive(Default)]
 pub struct Progress {
+    started: Instant,
     next: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
     retried: AtomicU64,
     reconnects: AtomicU64,
-    /// By message number: when its 250 came, in microseconds since the start; 0 for not yet.
+    /// By message number: when its 250 came, in microseconds since `started`; 0 for not yet.
     accepted_us: Vec<AtomicU64>,
     last_refusal: parking_lot::Mutex<String>,
 }
@@ -73,7 +73,21 @@ pub struct Progress {
 impl Progress {
     /// For so many messages.
     pub fn new(messages: u64) -> Self {
-        Self { accepted_us: (0..messages).map(|_| AtomicU64::new(0)).collect(), ..Self::default() }
+        Self {
+            started: Instant::now(),
+            next: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            accepted_us: (0..messages).map(|_| AtomicU64::new(0)).collect(),
+            last_refusal: parking_lot::Mutex::default(),
+        }
+    }
+
+    /// When it was made: the zero of [`Progress::accepted_us`].
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Messages that got their 250.
@@ -96,9 +110,14 @@ impl Progress {
         self.reconnects.load(Relaxed)
     }
 
-    /// When the 250 of a message came, in microseconds since the start of the run.
+    /// When the 250 of a message came, in microseconds since [`Progress::started`].
     pub fn accepted_us(&self, number: u64) -> Option<u64> {
         self.accepted_us.get(number as usize).map(|at| at.load(Relaxed)).filter(|at| *at > 0)
+    }
+
+    /// [`Progress::accepted_us`] of a message; `None` past the last one.
+    pub fn slot(&self, number: u64) -> Option<Option<u64>> {
+        (number < self.accepted_us.len() as u64).then(|| self.accepted_us(number))
     }
 
     /// The last reply that refused something; empty when nothing was.
@@ -118,7 +137,6 @@ pub async fn run(load: Load, progress: Arc<Progress>) -> io::Result<Duration> {
             load: load.clone(),
             progress: progress.clone(),
             text: text.clone(),
-            started,
             out: Vec::with_capacity(load.body_bytes + 1_024),
             address: Vec::new(),
         };
@@ -150,7 +168,6 @@ struct Worker {
     progress: Arc<Progress>,
     text: Arc<[u8]>,
     rng: Seeded,
-    started: Instant,
     out: Vec<u8>,
     address: Vec<u8>,
 }
@@ -194,7 +211,7 @@ impl Worker {
             };
             match self.message(number, open).await {
                 Ok(Tried::Accepted) => {
-                    let at_us = (self.started.elapsed().as_micros() as u64).max(1);
+                    let at_us = (self.progress.started.elapsed().as_micros() as u64).max(1);
                     if let Some(slot) = self.progress.accepted_us.get(number as usize) {
                         slot.store(at_us, Relaxed);
                     }
@@ -288,7 +305,14 @@ impl Worker {
         let start = self.rng.below((self.text.len() / LINE_BYTES - lines + 1) as u64) as usize * LINE_BYTES;
         let sender = self.load.sender.clone();
         let count = number.to_string();
-        self.push(&[b"From: <", sender.as_bytes(), b">\r\nTo: <", address, b">\r\nSubject: message ", count.as_bytes()]);
+        self.push(&[
+            b"From: <",
+            sender.as_bytes(),
+            b">\r\nTo: <",
+            address,
+            b">\r\nSubject: message ",
+            count.as_bytes(),
+        ]);
         self.push(&[b"\r\nDate: Mon, 23 Nov 2026 12:00:00 +0000\r\nMessage-ID: <", count.as_bytes(), b".source."]);
         let salt = self.rng.below(u64::MAX).to_string();
         self.push(&[salt.as_bytes(), b"@source.example>\r\nMIME-Version: 1.0\r\n\r\n"]);

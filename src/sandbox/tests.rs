@@ -97,7 +97,8 @@ fn answers_a_pipelined_burst_and_reads_a_chunk_that_it_refused() {
 
 #[test]
 fn rules_refuse_their_share_and_only_as_often_as_they_say() {
-    let profile = Profile { rules: vec![Rule::first(300, 1, Moment::Rcpt, "450 4.2.0 later")], ..Profile::accepting("t") };
+    let profile =
+        Profile { rules: vec![Rule::first(300, 1, Moment::Rcpt, "450 4.2.0 later")], ..Profile::accepting("t") };
     let covered = (0..1_000)
         .filter(|n| profile.rule_for(super::profile::address_hash(format!("u{n}@d.example").as_bytes())).is_some())
         .count();
@@ -143,12 +144,8 @@ fn drops_at_each_phase_as_often_as_it_says() {
 #[test]
 fn closes_with_421_and_limits_connections_and_messages() {
     let closing = Fault::ServiceClosing { at: Phase::Mail, times: 1 };
-    let profile = Profile {
-        fault: Some(closing),
-        connections_max: 1,
-        messages_per_connection: 1,
-        ..Profile::accepting("t")
-    };
+    let profile =
+        Profile { fault: Some(closing), connections_max: 1, messages_per_connection: 1, ..Profile::accepting("t") };
     let sink = one(profile);
     let mut first = Client::open(sink.address(0));
     assert!(first.reply().starts_with("220"));
