@@ -3,9 +3,12 @@
 //! The layers, from the words that all share up to the daemon, are described in `ARCHITECTURE.md`; a module imports
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
+pub mod api;
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod logging;
 pub mod metrics;
 pub mod queue;
 pub mod seam;
