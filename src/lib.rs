@@ -4,11 +4,13 @@
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
 pub mod bounce;
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dkim;
 pub mod event;
+pub mod logging;
 pub mod metrics;
 pub mod mime;
 pub mod queue;

@@ -6,6 +6,7 @@
 //!
 //! A new command is one line in `commands!`. Only this module and what is below it print.
 
+pub mod admin;
 mod check;
 mod check_dns;
 mod completions;
