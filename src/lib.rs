@@ -16,5 +16,7 @@ pub mod mime;
 pub mod queue;
 pub mod sandbox;
 pub mod seam;
+pub mod smtp;
+pub mod smtp_server;
 pub mod store;
 pub mod types;

@@ -15,7 +15,6 @@ mod config;
 mod exit;
 mod hash_password;
 mod init;
-pub mod logging;
 mod send;
 mod serve;
 pub mod table;

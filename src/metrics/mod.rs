@@ -14,6 +14,9 @@ pub mod process;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+pub mod intake;
+pub mod smtp_server;
+
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,

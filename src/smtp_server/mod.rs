@@ -1,0 +1,1 @@
+//! The way mail comes in.
