@@ -9,5 +9,6 @@ pub mod event;
 pub mod metrics;
 pub mod queue;
 pub mod seam;
+pub mod smtp;
 pub mod store;
 pub mod types;
