@@ -4,6 +4,8 @@
 //! No label ever has a destination domain, a recipient or a campaign: provider, class, pool, source, tenant only.
 //! The list in `docs/metrics.md` is made from the registry.
 
+pub mod delivery;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
