@@ -287,6 +287,11 @@ impl Client {
     pub fn input(&mut self, mut input: &[u8]) -> usize {
         let mut replies = 0;
         while !input.is_empty() && self.phase != Phase::Closed {
+            // RFC 3207 §4.2 and its injection attack: nothing that came in clear is believed after STARTTLS.
+            if self.phase == Phase::Tls {
+                self.close(Some(Fault::local(State::StartTls, "4.7.0", "the peer sent data behind its reply to STARTTLS")));
+                break;
+            }
             match self.parser.feed(input) {
                 Ok((taken, whole)) => {
                     input = &input[taken..];
@@ -304,10 +309,6 @@ impl Client {
             self.trace_reply(&reply);
             self.on_reply(&reply);
             self.parser.recycle(reply);
-            // RFC 3207 §4.2 and its injection attack: nothing that came in clear is believed after STARTTLS.
-            if self.phase == Phase::Tls && !input.is_empty() {
-                self.close(Some(Fault::local(State::StartTls, "4.7.0", "the peer sent data behind its reply to STARTTLS")));
-            }
         }
         replies
     }
