@@ -8,6 +8,13 @@
 //!
 //! Delivery knows no queue and no store: the two traits are all that it sees of them.
 
+pub mod address;
+pub mod connection;
+pub mod provider;
+pub mod router;
+pub mod tls;
+pub mod trace;
+
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -76,6 +83,17 @@ pub struct Failure {
     pub stage: &'static str,
     /// Whether the remote said so.
     pub remote: bool,
+}
+
+/// The stage of a failure that is nobody's attempt: the session ended before the peer looked at the job (it was made ready
+/// ahead, or sent behind one that ended the session). The queue may give it to another connection at once.
+pub const NOT_TRIED: &str = "not sent: the session ended before";
+
+impl Failure {
+    /// Whether the peer never looked at the job: another connection may take it at once, and it is no attempt.
+    pub fn not_tried(&self) -> bool {
+        self.stage == NOT_TRIED
+    }
 }
 
 /// The number of a connection, for its life.

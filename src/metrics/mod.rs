@@ -16,6 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 pub mod intake;
 pub mod smtp_server;
+pub mod delivery;
 
 use prometheus::core::Collector;
 use prometheus::{

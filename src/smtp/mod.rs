@@ -17,3 +17,6 @@ pub mod message_buffer;
 mod params;
 pub mod reply;
 pub mod xtext;
+//! SMTP as words and machines: no sockets, no clock, no store.
+
+pub mod client;
