@@ -155,6 +155,10 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Refused> {
             return if rest.is_empty() { Ok(command) } else { Err(syntax("No argument is allowed here").into()) };
         }
     }
+    // RFC 5321 §4.2.4: known, and never offered.
+    if ["EXPN", "SEND", "SOML", "SAML", "TURN", "ETRN"].into_iter().any(verb_is) {
+        return Err(Reply::new(502, "5.5.1", "Not offered here").into());
+    }
     // A browser or proxy that was led here: what follows is its user's, not a client's (cross-protocol scripting).
     if ["GET", "POST", "PUT", "CONNECT", "OPTIONS"].into_iter().any(verb_is) {
         return Err(Refused { reply: Reply::new(500, "5.5.2", "This is SMTP"), fatal: true });

@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tracing::debug;
 
-use super::policy::REVERSE_PATH;
 use super::usage::Share;
 use super::{Accepted, IntakeGate, Policies, Policy, Refusal, Submission, UsageTable, gate};
 use crate::config::{Config, Rate, Tenant};
@@ -278,22 +277,15 @@ fn check_line_ends(message: &[u8]) -> Result<(), Refusal> {
 /// Step 3 without the quotas. Notes the tenant in the submission when the sender's domain tells it.
 fn decide<'a>(policy: &'a Policy, submission: &mut Submission, parsed: &Parsed) -> Result<Decision<'a>, Refusal> {
     let from_domain = parsed.from.first().map(|m| m.domain().clone());
-    let tenant = match &submission.tenant {
-        Some(name) => policy.tenant(name).ok_or_else(|| super::policy::unknown_tenant(name))?,
+    let tenant = match policy.sender(submission.tenant.as_ref(), &submission.reverse_path)? {
+        Some(tenant) => tenant,
         None => {
-            let domain = submission.reverse_path.mailbox().map(Mailbox::domain).or(from_domain.as_ref());
-            let tenant = domain.and_then(|d| policy.tenant_of_domain(d));
-            tenant.ok_or_else(|| {
-                let domain = domain.map_or("", Domain::as_str);
-                Refusal::new(550, "5.7.1", 403, format!("no tenant sends from the domain {domain}"))
-            })?
+            let first = parsed.from.first().ok_or_else(|| Refusal::new(550, "5.7.1", 403, "From: no address"))?;
+            policy.tenant_of_domain(first.domain()).ok_or_else(|| super::policy::no_tenant(first.domain()))?
         }
     };
     if submission.tenant.is_none() {
         submission.tenant = Some(tenant.name.clone());
-    }
-    if let Some(mailbox) = submission.reverse_path.mailbox() {
-        policy.check_sender(tenant, mailbox.domain(), REVERSE_PATH)?;
     }
     for mailbox in &parsed.from {
         policy.check_sender(tenant, mailbox.domain(), "From")?;

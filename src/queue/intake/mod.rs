@@ -24,6 +24,8 @@ mod policy;
 mod usage;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use accept::{Intake, REJECTED_EVENTS_PER_MINUTE};

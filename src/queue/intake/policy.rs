@@ -9,7 +9,7 @@ use prometheus::IntCounter;
 use super::{Refusal, TenantUsage, UsageTable};
 use crate::config::{Config, Tenant};
 use crate::metrics::intake::IntakeMetrics;
-use crate::types::{Class, Domain, Name};
+use crate::types::{Class, Domain, Mailbox, Name, ReversePath};
 
 /// The policy in force, made anew when the config was swapped.
 pub struct Policies {
@@ -180,8 +180,29 @@ impl Policy {
 }
 
 /// What [`Policy::check_sender`] calls the reverse-path.
-pub const REVERSE_PATH: &str = "reverse-path";
+const REVERSE_PATH: &str = "reverse-path";
 
 pub(super) fn unknown_tenant(name: &Name) -> Refusal {
     Refusal::new(550, "5.7.1", 403, format!("tenant {name} is not known"))
+}
+
+impl Policy {
+    /// Whose mail with this reverse-path is, as far as the envelope tells, and whether they may use it: the login's
+    /// tenant, or without a login the tenant of the domain. `None` for a null reverse-path without a login.
+    pub fn sender(&self, login: Option<&Name>, reverse_path: &ReversePath) -> Result<Option<&Tenant>, Refusal> {
+        let domain = reverse_path.mailbox().map(Mailbox::domain);
+        let tenant = match (login, domain) {
+            (Some(name), _) => self.tenant(name).ok_or_else(|| unknown_tenant(name))?,
+            (None, None) => return Ok(None),
+            (None, Some(domain)) => self.tenant_of_domain(domain).ok_or_else(|| no_tenant(domain))?,
+        };
+        if let Some(domain) = domain {
+            self.check_sender(tenant, domain, REVERSE_PATH)?;
+        }
+        Ok(Some(tenant))
+    }
+}
+
+pub(super) fn no_tenant(domain: &Domain) -> Refusal {
+    Refusal::new(550, "5.7.1", 403, format!("no tenant sends from the domain {domain}"))
 }
