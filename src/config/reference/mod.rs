@@ -37,7 +37,7 @@ key_file = "tls/key.pem"
 
 [http]
 address = "127.0.0.1:8025"
-api_keys = [{ name = "ops", sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", role = "admin" }]
+api_keys = [{ name = "ops", sha256 = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff", role = "admin" }]
 
 [public]
 address = "0.0.0.0:8080"
@@ -50,7 +50,7 @@ bounce_domain = "bounce.acme.example"
 pool = "marketing"
 class = "transactional"
 smtp_users = [{ name = "app", password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQxMjM0NTY$kWVNIFQBiBHc6QHwPpNOxv0VB0x3c5Rr0n6Ig3CIIBo" }]
-api_keys = [{ name = "crm", sha256 = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752", role = "send" }]
+api_keys = [{ name = "crm", sha256 = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100", role = "send" }]
 quota = { queued_messages = 1000000, queued_bytes = "10GiB", per_day = 2000000, submission_rate = "1000/s" }
 
 [[dkim]]
