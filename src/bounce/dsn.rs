@@ -181,7 +181,8 @@ fn write_header(report: &Report<'_>, action: Action, boundary: &str, out: &mut V
     field("Auto-Submitted", "auto-replied");
     field("MIME-Version", "1.0");
     out.extend_from_slice(
-        format!("Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n\r\n").as_bytes(),
+        format!("Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n\r\n")
+            .as_bytes(),
     );
 }
 
@@ -352,7 +353,8 @@ fn field_of<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
 fn original_message_id(original: &[u8]) -> Option<String> {
     let value = std::str::from_utf8(field_of(header_of(original), "Message-ID")?).ok()?;
     let inner = value.strip_prefix('<')?.strip_suffix('>')?;
-    let ok = inner.len() <= 500 && inner.contains('@') && inner.bytes().all(|b| b.is_ascii_graphic() && !b"<>".contains(&b));
+    let ok =
+        inner.len() <= 500 && inner.contains('@') && inner.bytes().all(|b| b.is_ascii_graphic() && !b"<>".contains(&b));
     ok.then(|| value.to_owned())
 }
 

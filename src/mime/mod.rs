@@ -4,3 +4,5 @@ pub mod build;
 pub mod encode;
 pub mod raw;
 pub mod seven_bit;
+
+pub use raw::{RawError, check_raw};

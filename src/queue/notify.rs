@@ -11,9 +11,7 @@ use std::sync::Arc;
 use crate::bounce::dsn::{self, Action};
 use crate::config::Config;
 use crate::event::{Event, EventKind, SmtpReply};
-use crate::store::{
-    EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via,
-};
+use crate::store::{EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via};
 use crate::types::{Class, DeliveryId, Domain, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
 
 /// What became of one recipient, as the sender may be told.
@@ -65,7 +63,7 @@ pub fn compose(
         .iter()
         .filter_map(|told| {
             let recipient = original.recipients.get(told.index as usize)?;
-            is_wanted(recipient.notify, told.action).then(|| dsn::Recipient {
+            is_wanted(recipient.notify, told.action).then_some(dsn::Recipient {
                 orcpt: recipient.orcpt.as_deref(),
                 mailbox: &recipient.mailbox,
                 action: told.action,
