@@ -102,8 +102,6 @@ pub struct Report<'a> {
     pub arrival: Timestamp,
     /// `RET` of the original.
     pub ret: Option<Ret>,
-    /// Whether the original needed SMTPUTF8.
-    pub smtputf8: bool,
     /// The original.
     pub original: &'a [u8],
     /// Those it tells of: at least one; at most those of one transaction.

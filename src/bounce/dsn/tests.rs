@@ -40,7 +40,6 @@ fn report<'a>(to: &'a Mailbox, recipients: &'a [Recipient<'a>]) -> Report<'a> {
         envid: None,
         arrival: ARRIVAL,
         ret: None,
-        smtputf8: false,
         original: ORIGINAL,
         recipients,
     }
@@ -131,7 +130,7 @@ fn international_addresses() {
     let gone = reply(550, Some("5.1.1"), "niemand dort: ü");
     let original = "From: ä@acme.example\r\nSubject: ü\r\nMessage-ID: <1@x>\r\n\r\nü\r\n".as_bytes();
     let recipients = [recipient(&b, Action::Failed, &gone)];
-    let base = Report { original, ret: Some(Ret::Full), smtputf8: true, ..report(&ascii, &recipients) };
+    let base = Report { original, ret: Some(Ret::Full), ..report(&ascii, &recipients) };
     let dsn = write(&base);
     assert!(!dsn.smtputf8 && !dsn.eight_bit, "{}", text(&dsn));
     assert!(
@@ -164,6 +163,18 @@ fn nothing_from_outside_ends_a_line() {
     assert!(!text.lines().any(|line| line.starts_with("X-Evil")), "{text}");
     assert!(!text.contains("In-Reply-To"));
     assert_eq!(python(&dsn)["status"][1]["Status"], "5.0.0");
+}
+
+#[test]
+fn fields_are_folded_and_hold_one_line() {
+    let check = |value: &str, want: &str| {
+        let mut out = Vec::new();
+        write_field("X", value, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), want);
+    };
+    check("a\r\nB: c\0", "X: a??B: c?\r\n");
+    let long = "y".repeat(80);
+    check(&format!("a {long} b"), &format!("X: a\r\n {long}\r\n b\r\n"));
 }
 
 #[test]
