@@ -102,8 +102,6 @@ pub struct Report<'a> {
     pub arrival: Timestamp,
     /// `RET` of the original.
     pub ret: Option<Ret>,
-    /// Whether the original needed SMTPUTF8.
-    pub smtputf8: bool,
     /// The original.
     pub original: &'a [u8],
     /// Those it tells of: at least one; at most those of one transaction.
@@ -181,7 +179,8 @@ fn write_header(report: &Report<'_>, action: Action, boundary: &str, out: &mut V
     field("Auto-Submitted", "auto-replied");
     field("MIME-Version", "1.0");
     out.extend_from_slice(
-        format!("Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n\r\n").as_bytes(),
+        format!("Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n\r\n")
+            .as_bytes(),
     );
 }
 
@@ -352,7 +351,8 @@ fn field_of<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
 fn original_message_id(original: &[u8]) -> Option<String> {
     let value = std::str::from_utf8(field_of(header_of(original), "Message-ID")?).ok()?;
     let inner = value.strip_prefix('<')?.strip_suffix('>')?;
-    let ok = inner.len() <= 500 && inner.contains('@') && inner.bytes().all(|b| b.is_ascii_graphic() && !b"<>".contains(&b));
+    let ok =
+        inner.len() <= 500 && inner.contains('@') && inner.bytes().all(|b| b.is_ascii_graphic() && !b"<>".contains(&b));
     ok.then(|| value.to_owned())
 }
 

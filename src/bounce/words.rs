@@ -19,7 +19,9 @@ pub(super) fn advice(status: &str, action: Action) -> &'static str {
         (_, "2", "2") => "The recipient's mailbox is full. Try again later, or reach the recipient in another way.",
         (_, "2", "1") => "The recipient's mailbox is disabled. Reach the recipient in another way.",
         (_, "2", "3") | (_, "3", "4") => "The message is too large for the recipient's server. Send less, or a link.",
-        (_, "6", "7") => "The recipient's server does not support international addresses. Use another address, if there is one.",
+        (_, "6", "7") => {
+            "The recipient's server does not support international addresses. Use another address, if there is one."
+        }
         (_, "6", _) => "The recipient's server can't take a message of this form. Send it as plain text.",
         (_, "7", _) => {
             "The recipient's server refused the message by a rule of its own. What it said is above; its administrator can tell more."
@@ -27,7 +29,9 @@ pub(super) fn advice(status: &str, action: Action) -> &'static str {
         (Action::Failed, "4", "7") => {
             "It was tried again and again, and is given up now. Send it again later, or reach the recipient in another way."
         }
-        (_, "4", "6") => "The recipient's server is not configured properly: mail for it runs in a circle. Its administrator can help.",
+        (_, "4", "6") => {
+            "The recipient's server is not configured properly: mail for it runs in a circle. Its administrator can help."
+        }
         (_, "4", _) => "The recipient's server could not be reached. Check the part behind the @ for typing errors.",
         (Action::Failed, _, _) => "What the recipient's server said is above; its administrator can tell more.",
         (Action::Delayed, _, _) => "",

@@ -137,7 +137,8 @@ fn is_relaxed(line: &[u8]) -> bool {
         return false;
     }
     let pairs = line.iter().zip(&line[1..]);
-    let bad = pairs.fold(0_u8, |bad, (a, b)| bad | u8::from(*a == b'\t') | (u8::from(*a == b' ') & u8::from(*b == b' ')));
+    let bad =
+        pairs.fold(0_u8, |bad, (a, b)| bad | u8::from(*a == b'\t') | (u8::from(*a == b' ') & u8::from(*b == b' ')));
     bad == 0
 }
 

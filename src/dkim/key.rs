@@ -173,10 +173,8 @@ pub fn keygen(algorithm: Algorithm) -> Result<GeneratedKey, KeyError> {
             (PrivateKey::rsa(key), der)
         }
         Algorithm::Ed25519Sha256 => {
-            let document =
-                Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| KeyError::Generate)?;
-            let key =
-                Ed25519KeyPair::from_pkcs8_maybe_unchecked(document.as_ref()).map_err(|_| KeyError::Generate)?;
+            let document = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| KeyError::Generate)?;
+            let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(document.as_ref()).map_err(|_| KeyError::Generate)?;
             (PrivateKey(Kind::Ed25519(Box::new(key))), document.as_ref().to_vec())
         }
     };

@@ -209,9 +209,23 @@ fn records_are_split_where_needed() {
 /// Bodies that verifiers disagree on when the canonical form is wrong, and random ones of the same stuff.
 fn odd_bodies() -> Vec<Vec<u8>> {
     let mut bodies: Vec<Vec<u8>> = [
-        &b""[..], b"\r\n", b"\r\n\r\n", b" \r\n", b"Hello\r\n", b"Hello", b"Hello\r\n\r\n\r\n", b"Hello\r\n   \r\n\t\r\n",
-        b"Hello  \r\n \r\n", b"a\r\n  ", b".\r\n", b"..\r\n.a\r\n.\r\n", b"  indented\r\n\ttab\r\n", b"a  b\t\tc \t d\r\n",
-        b"gr\xfc\xdfe \xe2\x82\xac\r\n", b" \t \r\nafter blank\r\n", b"--boundary\r\n\r\n--boundary--\r\n\r\n",
+        &b""[..],
+        b"\r\n",
+        b"\r\n\r\n",
+        b" \r\n",
+        b"Hello\r\n",
+        b"Hello",
+        b"Hello\r\n\r\n\r\n",
+        b"Hello\r\n   \r\n\t\r\n",
+        b"Hello  \r\n \r\n",
+        b"a\r\n  ",
+        b".\r\n",
+        b"..\r\n.a\r\n.\r\n",
+        b"  indented\r\n\ttab\r\n",
+        b"a  b\t\tc \t d\r\n",
+        b"gr\xfc\xdfe \xe2\x82\xac\r\n",
+        b" \t \r\nafter blank\r\n",
+        b"--boundary\r\n\r\n--boundary--\r\n\r\n",
     ]
     .iter()
     .map(|b| b.to_vec())
@@ -234,13 +248,11 @@ const HEADERS: [&str; 4] = [
     "From: =?utf-8?q?=C3=BC?= <a@acme.example>\r\nSubject: \u{fc} raw\r\nList-Unsubscribe: <https://x.test/u>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
 ];
 
-#[test]
-fn dkimpy_verifies_every_signature() {
+/// A folder of signed messages, as on the wire, and the records of their keys; how many messages it holds.
+fn signed_folder() -> (tempfile::TempDir, Vec<DnsRecord>, usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let (rsa, rsa_record) = made("acme.example", "s1", Algorithm::RsaSha256);
     let (ed, ed_record) = made("acme.example", "e1", Algorithm::Ed25519Sha256);
-    let keys = serde_json::json!({ rsa_record.name: rsa_record.value, ed_record.name: ed_record.value });
-    std::fs::write(folder.path().join("keys.json"), keys.to_string()).expect("written");
     let bodies = odd_bodies();
     for (i, body) in bodies.iter().enumerate() {
         let message = [HEADERS[i % HEADERS.len()].as_bytes(), b"\r\n", body].concat();
@@ -252,10 +264,38 @@ fn dkimpy_verifies_every_signature() {
         }
         std::fs::write(folder.path().join(format!("{i:03}.eml")), wire).expect("written");
     }
+    (folder, vec![rsa_record, ed_record], bodies.len())
+}
+
+#[test]
+fn dkimpy_verifies_every_signature() {
+    let (folder, records, count) = signed_folder();
+    let keys: std::collections::BTreeMap<_, _> = records.into_iter().map(|r| (r.name, r.value)).collect();
+    let keys = serde_json::to_string(&keys).expect("JSON");
+    std::fs::write(folder.path().join("keys.json"), keys).expect("written");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/strangers/dkim_verify.py");
     let output = Command::new("python3").arg(script).arg(folder.path()).output().expect("python3 is installed");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "dkimpy (with PyNaCl) refuses or is missing:\n{text}{errors}");
-    assert_eq!(text.trim(), (2 * bodies.len()).to_string());
+    assert!(output.status.success(), "dkimpy refuses, or it or PyNaCl is missing:\n{text}{errors}");
+    assert_eq!(text.trim(), (2 * count).to_string());
+}
+
+#[test]
+fn opendkim_verifies_every_signature() {
+    let (folder, records, count) = signed_folder();
+    let at = |name: &str| folder.path().join(name);
+    let keys: String = records.iter().map(|r| format!("{} {}\n", r.name, r.value)).collect();
+    std::fs::write(at("keys"), keys).expect("written");
+    let conf = format!("TestPublicKeys {}\nMode v\nSyslog no\nInternalHosts /dev/null\n", at("keys").display());
+    std::fs::write(at("conf"), conf).expect("written");
+    for i in 0..count {
+        let mut command = Command::new("opendkim");
+        // Daemons live where the PATH of a user may not look.
+        command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
+        command.args(["-f", "-vv", "-x"]).arg(at("conf")).arg("-t").arg(at(&format!("{i:03}.eml")));
+        let output = command.output().expect("opendkim is installed");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(text.matches("\tdkim=pass").count(), 2, "{i:03}.eml:\n{text}");
+    }
 }

@@ -209,12 +209,25 @@ impl Message {
 /// Fields that are not free: those that the message's own fields make, that decide on delivery, that others trust.
 fn is_reserved(name: &str) -> bool {
     const NAMES: [&str; 15] = [
-        "From", "To", "Cc", "Bcc", "Sender", "Reply-To", "Subject", "Date", "Message-ID", "MIME-Version", "Return-Path",
-        "Received", "DKIM-Signature", "Authentication-Results", "Delivered-To",
+        "From",
+        "To",
+        "Cc",
+        "Bcc",
+        "Sender",
+        "Reply-To",
+        "Subject",
+        "Date",
+        "Message-ID",
+        "MIME-Version",
+        "Return-Path",
+        "Received",
+        "DKIM-Signature",
+        "Authentication-Results",
+        "Delivered-To",
     ];
     const PREFIXES: [&str; 3] = ["Content-", "Resent-", "ARC-"];
     let begins = |prefix: &&str| name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-    NAMES.iter().any(|other| other.eq_ignore_ascii_case(name)) || PREFIXES.iter().any(|prefix| begins(&prefix))
+    NAMES.iter().any(|other| other.eq_ignore_ascii_case(name)) || PREFIXES.iter().any(begins)
 }
 
 /// A value for a header: on one line, of text that nobody takes for a line end.
@@ -284,16 +297,14 @@ impl Attachment {
             // Old mail programs look here only.
             content_type = content_type.attribute("name", name.as_str());
         }
-        let mut disposition =
-            ContentType::new(if self.content_id.is_some() { "inline" } else { "attachment" });
+        let mut disposition = ContentType::new(if self.content_id.is_some() { "inline" } else { "attachment" });
         if let Some(name) = &self.filename {
             disposition = disposition.attribute("filename", name.as_str());
         }
         let mut encoded = Vec::with_capacity(self.content.len() / 57 * 78 + 80);
         base64_lines(&self.content, &mut encoded);
-        let mut part = MimePart::new(content_type, encoded)
-            .transfer_encoding("base64")
-            .header("Content-Disposition", disposition);
+        let mut part =
+            MimePart::new(content_type, encoded).transfer_encoding("base64").header("Content-Disposition", disposition);
         if let Some(id) = &self.content_id {
             let ok = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"' | b'(' | b')');
             if id.is_empty() || id.len() > 200 || !id.bytes().all(ok) {
@@ -309,9 +320,8 @@ impl Attachment {
 /// A media type with parameters (RFC 2045 §5.1), taken apart so that nothing else gets into the field.
 fn media_type(field: &str, text: &str) -> Result<ContentType<'static>, BuildError> {
     check_value(field, text)?;
-    let is_token = |t: &str| {
-        !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
-    };
+    let is_token =
+        |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b));
     let bad = || error(field, "not a media type as application/pdf or text/csv; charset=utf-8 (RFC 2045 §5.1)");
     let mut parts = text.split(';');
     let essence = parts.next().unwrap_or("").trim().to_ascii_lowercase();

@@ -6,3 +6,4 @@ pub mod raw;
 pub mod seven_bit;
 
 pub mod submission;
+pub use raw::{RawError, check_raw};

@@ -131,4 +131,17 @@ mod tests {
         check(&long(999), Err(RawError::LongLine(3)));
         check(&[&b"A: "[..], &[b'x'; 999]].concat(), Err(RawError::LongLine(1)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_taken_has_only_the_line_ends_of_the_wire(
+            pieces in proptest::collection::vec(proptest::sample::select(vec!["\r\n", "\n", "\r", "\0", ".", "A: b", "text"]), 0..12)
+        ) {
+            let raw = Bytes::from(format!("A: b{}", pieces.concat()));
+            if let Ok(wire) = check_raw(raw, 10_000) {
+                let text = String::from_utf8_lossy(&wire).replace("\r\n", "");
+                proptest::prop_assert!(!text.contains(['\r', '\n', '\0']));
+            }
+        }
+    }
 }

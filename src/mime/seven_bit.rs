@@ -214,11 +214,15 @@ mod tests {
     fn text_becomes_quoted_printable() {
         check(
             "Subject: x\nContent-Transfer-Encoding: 8bit\nContent-Type: text/plain; charset=utf-8\nMIME-Version: 1.0\n\ngrüß\n",
-            Ok("Subject: x\nContent-Type: text/plain; charset=utf-8\nMIME-Version: 1.0\nContent-Transfer-Encoding: quoted-printable\n\ngr=C3=BC=C3=9F\n"),
+            Ok(
+                "Subject: x\nContent-Type: text/plain; charset=utf-8\nMIME-Version: 1.0\nContent-Transfer-Encoding: quoted-printable\n\ngr=C3=BC=C3=9F\n",
+            ),
         );
         check(
             "Subject: x\n\nü\n",
-            Ok("Subject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n"),
+            Ok(
+                "Subject: x\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n",
+            ),
         );
         check("Subject: x\n\nplain\n", Ok("Subject: x\n\nplain\n"));
     }
@@ -227,11 +231,15 @@ mod tests {
     fn parts_are_encoded_each_by_itself() {
         check(
             "MIME-Version: 1.0\nContent-Type: multipart/mixed;\n boundary=\"b\"\nContent-Transfer-Encoding: 8bit\n\npré\n--b\n\nü\n--b\nContent-Type: application/x\n\nü\n--b  \nContent-Type: text/plain\n\nascii\n--b--\nend\n",
-            Ok("MIME-Version: 1.0\nContent-Type: multipart/mixed;\n boundary=\"b\"\nContent-Transfer-Encoding: 7bit\n\npr??\n--b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n--b\nContent-Type: application/x\nContent-Transfer-Encoding: base64\n\nw7w=\n--b  \nContent-Type: text/plain\n\nascii\n--b--\nend\n"),
+            Ok(
+                "MIME-Version: 1.0\nContent-Type: multipart/mixed;\n boundary=\"b\"\nContent-Transfer-Encoding: 7bit\n\npr??\n--b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n--b\nContent-Type: application/x\nContent-Transfer-Encoding: base64\n\nw7w=\n--b  \nContent-Type: text/plain\n\nascii\n--b--\nend\n",
+            ),
         );
         check(
             "Content-Type: message/rfc822\nMIME-Version: 1.0\n\nSubject: in\nDKIM-Signature: old\n\nü\n",
-            Ok("Content-Type: message/rfc822\nMIME-Version: 1.0\nContent-Transfer-Encoding: 7bit\n\nSubject: in\nDKIM-Signature: old\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n"),
+            Ok(
+                "Content-Type: message/rfc822\nMIME-Version: 1.0\nContent-Transfer-Encoding: 7bit\n\nSubject: in\nDKIM-Signature: old\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\n=C3=BC\n",
+            ),
         );
     }
 
@@ -251,5 +259,33 @@ mod tests {
     fn binary_leaf_with_line_end_keeps_its_octets() {
         let octets = to_seven_bit(b"Content-Type: image/x\r\nMIME-Version: 1.0\r\n\r\n\xff\r\n").expect("encoded");
         assert!(octets.ends_with(b"base64\r\n\r\n/w0K\r\n"), "{}", String::from_utf8_lossy(&octets));
+    }
+
+    proptest::proptest! {
+        /// Whatever comes in, what goes out has 7 bits and no other line ends than it had.
+        #[test]
+        fn anything_is_refused_or_has_seven_bits(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                "\r\n", "\r\n\r\n", "--b", "--b--", "Content-Type: multipart/mixed; boundary=b\r\n", "ü", "text ", "--", "b",
+                "Content-Type: message/rfc822\r\n", "Content-Type: application/x\r\n", "Content-Transfer-Encoding: 8bit\r\n",
+                "MIME-Version: 1.0\r\n", ":", " ", "Content-Type: text/html", ";", "\u{1}",
+            ]), 0..30)
+        ) {
+            if let Ok(octets) = to_seven_bit(pieces.concat().as_bytes()) {
+                proptest::prop_assert!(octets.is_ascii());
+                let text = String::from_utf8_lossy(&octets).replace("\r\n", "");
+                proptest::prop_assert!(!text.contains(['\r', '\n']));
+            }
+        }
+
+        /// What re-encoding makes of a text decodes to that text.
+        #[test]
+        fn text_survives(body in "(\\PC|\r\n| |\t|=|\\.){0,300}") {
+            let message = format!("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nü{body}");
+            let octets = to_seven_bit(message.as_bytes()).expect("encoded");
+            let parsed = MessageParser::new().parse(&octets).expect("parses");
+            proptest::prop_assert_eq!(parsed.body_text(0).expect("text").into_owned(), format!("ü{body}"));
+            proptest::prop_assert!(octets.split(|b| *b == b'\n').all(|line| line.len() <= 78));
+        }
     }
 }

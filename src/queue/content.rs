@@ -99,23 +99,35 @@ impl<S: MessageSource> StoredContent<S> {
         let body = body.clone();
         let encoded = self.pool.run(move || to_seven_bit(&body)).await.map_err(pool_ended)?;
         let octets = encoded.map_err(|error| {
-            permanent(554, "5.6.3", &format!("the peer does not support 8BITMIME, and the message can't be converted: {error}"))
+            permanent(
+                554,
+                "5.6.3",
+                &format!("the peer does not support 8BITMIME, and the message can't be converted: {error}"),
+            )
         })?;
         self.metrics.reencoded.inc();
         Ok(octets.into())
     }
 
     /// The signature fields of a message; `None` when no key is meant for it.
-    async fn signature(&self, message: &StoredMessage, octets: &Bytes, seven_bit: bool) -> Result<Option<Bytes>, Failure> {
+    async fn signature(
+        &self,
+        message: &StoredMessage,
+        octets: &Bytes,
+        seven_bit: bool,
+    ) -> Result<Option<Bytes>, Failure> {
         let now = self.clock.now();
-        let ring = self.ring.load();
         let envelope = &message.envelope;
         let reverse = envelope.reverse_path.mailbox().map(|mailbox| mailbox.domain());
-        let keys = ring.for_message(envelope.from_domain.as_ref(), reverse, now);
-        if keys.is_empty() {
-            return Ok(None);
-        }
-        let cell = self.signatures.borrow_mut().cell((envelope.id, seven_bit), &ring, now);
+        let (keys, cell) = {
+            // Let go before anything is awaited: there are few places for those who hold on to a ring.
+            let ring = self.ring.load();
+            let keys = ring.for_message(envelope.from_domain.as_ref(), reverse, now);
+            if keys.is_empty() {
+                return Ok(None);
+            }
+            (keys, self.signatures.borrow_mut().cell((envelope.id, seven_bit), &ring, now))
+        };
         if let Some(fields) = cell.get() {
             self.metrics.reused.inc();
             return Ok(Some(fields.clone()));
@@ -137,7 +149,12 @@ impl<S: MessageSource> StoredContent<S> {
         self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         match signed {
             Ok(fields) => {
-                algorithms.into_iter().for_each(|algorithm| self.metrics.signed(algorithm));
+                for algorithm in algorithms {
+                    match algorithm {
+                        Algorithm::RsaSha256 => self.metrics.rsa.inc(),
+                        Algorithm::Ed25519Sha256 => self.metrics.ed25519.inc(),
+                    }
+                }
                 Ok(fields.into())
             }
             Err(error) => {

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use crate::bounce::dsn::{self, Action};
 use crate::config::Config;
 use crate::event::{Event, EventKind, SmtpReply};
-use crate::store::{
-    EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via,
-};
+use crate::store::{EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via};
 use crate::types::{Class, DeliveryId, Domain, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
 
 /// What became of one recipient, as the sender may be told.
@@ -42,8 +40,7 @@ pub fn is_wanted(notify: Notify, action: Action) -> bool {
     }
 }
 
-/// What to tell of a recipient that a peer took: nothing where the peer reports itself, or nobody asked (RFC 3461 §5.2.2,
-/// §6.2.2).
+/// What to tell of a recipient that a peer took: nothing where the peer reports itself, or nobody asked (RFC 3461 §5.2.2).
 pub fn on_delivery(notify: Notify, peer_has_dsn: bool) -> Option<Action> {
     (notify.success() && !peer_has_dsn).then_some(Action::Relayed)
 }
@@ -65,7 +62,7 @@ pub fn compose(
         .iter()
         .filter_map(|told| {
             let recipient = original.recipients.get(told.index as usize)?;
-            is_wanted(recipient.notify, told.action).then(|| dsn::Recipient {
+            is_wanted(recipient.notify, told.action).then_some(dsn::Recipient {
                 orcpt: recipient.orcpt.as_deref(),
                 mailbox: &recipient.mailbox,
                 action: told.action,
@@ -89,7 +86,6 @@ pub fn compose(
         envid: original.envid.as_deref(),
         arrival: original.accepted,
         ret: original.ret,
-        smtputf8: original.smtputf8,
         original: &message.body,
         recipients: &recipients,
     });
@@ -107,7 +103,7 @@ fn enveloped(report: dsn::Dsn, id: MessageId, original: &Envelope, now: Timestam
         reverse_path: ReversePath::Null,
         ret: None,
         envid: None,
-        // RFC 3461 §6.2.7.3 forbids to ask for notifications of a notification.
+        // RFC 3461 §6.1: nobody is to be told what becomes of a notification.
         recipients: original
             .reverse_path
             .mailbox()

@@ -40,7 +40,6 @@ fn report<'a>(to: &'a Mailbox, recipients: &'a [Recipient<'a>]) -> Report<'a> {
         envid: None,
         arrival: ARRIVAL,
         ret: None,
-        smtputf8: false,
         original: ORIGINAL,
         recipients,
     }
@@ -71,7 +70,11 @@ fn python(dsn: &Dsn) -> serde_json::Value {
 #[test]
 fn failure_of_two_recipients() {
     let (to, b, c) = (mailbox("a@acme.example"), mailbox("b@sink.test"), mailbox("c@sink.test"));
-    let gone = reply(550, Some("5.1.1"), "<b@sink.test>: no such user here, and this reply goes on for longer than a line holds");
+    let gone = reply(
+        550,
+        Some("5.1.1"),
+        "<b@sink.test>: no such user here, and this reply goes on for longer than a line holds",
+    );
     let expired = reply(0, Some("4.4.7"), "given up after 4 days: connection timed out");
     let recipients = [
         Recipient { orcpt: Some("rfc822;b+2Bx@sink.test"), ..recipient(&b, Action::Failed, &gone) },
@@ -127,29 +130,51 @@ fn international_addresses() {
     let gone = reply(550, Some("5.1.1"), "niemand dort: ü");
     let original = "From: ä@acme.example\r\nSubject: ü\r\nMessage-ID: <1@x>\r\n\r\nü\r\n".as_bytes();
     let recipients = [recipient(&b, Action::Failed, &gone)];
-    let base = Report { original, ret: Some(Ret::Full), smtputf8: true, ..report(&ascii, &recipients) };
+    let base = Report { original, ret: Some(Ret::Full), ..report(&ascii, &recipients) };
     let dsn = write(&base);
     assert!(!dsn.smtputf8 && !dsn.eight_bit, "{}", text(&dsn));
-    assert!(text(&dsn).contains("Final-Recipient: utf-8; b\\x{FC}\\x{2B}x@xn--bcher-kva.example\r\n"), "{}", text(&dsn));
+    assert!(
+        text(&dsn).contains("Final-Recipient: utf-8; b\\x{FC}\\x{2B}x@xn--bcher-kva.example\r\n"),
+        "{}",
+        text(&dsn)
+    );
     assert_eq!(python(&dsn)["parts"][2], "text/rfc822-headers");
     let dsn = write(&Report { to: &utf8, ..base });
     assert!(dsn.smtputf8 && dsn.eight_bit);
     assert!(text(&dsn).contains("Final-Recipient: utf-8; bü+x@bücher.example\r\n"));
-    assert_eq!(python(&dsn)["parts"], serde_json::json!(["text/plain", "message/global-delivery-status", "message/global"]));
+    assert_eq!(
+        python(&dsn)["parts"],
+        serde_json::json!(["text/plain", "message/global-delivery-status", "message/global"])
+    );
 }
 
 #[test]
 fn nothing_from_outside_ends_a_line() {
     let (to, b) = (mailbox("a@acme.example"), mailbox("b@sink.test"));
     let evil = reply(550, Some("5.1.1\r\nX: y"), "no\r\nX-Evil: yes\u{2028}\u{202e}--=_dsn_");
-    let recipients =
-        [Recipient { orcpt: Some("rfc822;b+0D+0AX-Evil: yes"), host: Some("mx\r\nX-Evil: yes"), ..recipient(&b, Action::Failed, &evil) }];
+    let recipients = [Recipient {
+        orcpt: Some("rfc822;b+0D+0AX-Evil: yes"),
+        host: Some("mx\r\nX-Evil: yes"),
+        ..recipient(&b, Action::Failed, &evil)
+    }];
     let original = b"Subject: a\r\nMessage-ID: <1@x>\r\n <2@x>\r\nX: --=_dsn_\r\n\r\n";
     let dsn = write(&Report { envid: Some("+0D+0AX-Evil: yes"), original, ..report(&to, &recipients) });
     let text = text(&dsn);
     assert!(!text.lines().any(|line| line.starts_with("X-Evil")), "{text}");
     assert!(!text.contains("In-Reply-To"));
     assert_eq!(python(&dsn)["status"][1]["Status"], "5.0.0");
+}
+
+#[test]
+fn fields_are_folded_and_hold_one_line() {
+    let check = |value: &str, want: &str| {
+        let mut out = Vec::new();
+        write_field("X", value, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), want);
+    };
+    check("a\r\nB: c\0", "X: a??B: c?\r\n");
+    let long = "y".repeat(80);
+    check(&format!("a {long} b"), &format!("X: a\r\n {long}\r\n b\r\n"));
 }
 
 #[test]
@@ -180,4 +205,29 @@ fn large_originals_come_back_as_header() {
     let dsn = write(&Report { ret: Some(Ret::Full), original: &eight, ..report(&to, &recipients) });
     assert!(dsn.eight_bit && !dsn.smtputf8);
     crate::mime::seven_bit::to_seven_bit(&dsn.octets).expect("can go to a peer without 8BITMIME");
+}
+
+proptest::proptest! {
+    /// Whatever a peer says and a submitter gives, a report keeps its three parts and its line ends.
+    #[test]
+    fn no_input_breaks_the_form(
+        said in "(\\PC|\r|\n|\t|=|--| ){0,200}", enhanced in "[245]?\\.?[0-9.]{0,8}", envid in "[!-~]{0,60}", code in 0_u16..999,
+        header in "(([A-Za-z-]{1,9}: )?(\\PC{0,40})\r\n){0,5}",
+    ) {
+        let (to, b) = (mailbox("a@acme.example"), mailbox("b@sink.test"));
+        let reply = reply(code, Some(&enhanced), &said);
+        let recipients = [Recipient { orcpt: Some(&envid), host: Some(&said), ..recipient(&b, Action::Failed, &reply) }];
+        let original = format!("{header}\r\nbody\r\n");
+        for ret in [Ret::Full, Ret::Headers] {
+            let base = report(&to, &recipients);
+            let dsn = write(&Report { envid: Some(&envid), ret: Some(ret), original: original.as_bytes(), ..base });
+            let octets = text(&dsn);
+            proptest::prop_assert!(octets.is_ascii() || (dsn.eight_bit && ret == Ret::Full));
+            let parts = octets.lines().filter(|line| line.starts_with("--=_dsn_0190dsnmta1examplecom")).count();
+            proptest::prop_assert_eq!(parts, 4);
+            let parsed = MessageParser::new().parse(&dsn.octets[..]).expect("parses");
+            let status = String::from_utf8_lossy(parsed.parts[2].contents()).into_owned();
+            proptest::prop_assert!(status.lines().any(|line| line.starts_with("Status: 5.")), "{}", status);
+        }
+    }
 }

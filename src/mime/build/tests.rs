@@ -162,3 +162,50 @@ fn base64_is_read_with_line_ends() {
     assert_eq!(Attachment::decode("f", "AQID\r\nBA==\n"), Ok(vec![1, 2, 3, 4]));
     assert_eq!(Attachment::decode("f", "A?").expect_err("bad").field, "f");
 }
+
+#[test]
+fn python_reads_what_was_written() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    let mut m = message();
+    m.html = Some("<p>Hällo <img src=\"cid:logo@x\"></p>".into());
+    m.attachments = vec![
+        Attachment {
+            filename: Some("logo.png".into()),
+            content_type: "image/png".into(),
+            content: vec![0, 13, 10, 255],
+            content_id: Some("logo@x".into()),
+        },
+        Attachment {
+            filename: Some("Übersicht für \"alle\".bin".into()),
+            content_type: "application/octet-stream".into(),
+            content: (0..=255).collect(),
+            content_id: None,
+        },
+    ];
+    m.subject = Some("Grüße an alle, die das hier lesen, auch wenn es länger ist als eine Zeile — ✓ 漢字".into());
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/strangers/mime_read.py");
+    let mut child = Command::new("python3")
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is installed");
+    child.stdin.take().expect("piped").write_all(built(&m).as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success(), "Python can't read it");
+    let read: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(read["defects"], serde_json::json!([]));
+    assert_eq!(read["subject"], m.subject.as_deref().expect("given"));
+    assert_eq!(read["from"], serde_json::json!([["Jürgen \"J\" Müller", "j@acme.example"]]));
+    assert_eq!(read["to"], serde_json::json!([["", "a@sink.test"], ["Bo, B", "b@sink.test"]]));
+    let structure =
+        serde_json::json!({"mixed": [{"alternative": ["plain", {"related": ["html", "png"]}]}, "octet-stream"]});
+    assert_eq!(read["structure"], structure);
+    assert_eq!(read["texts"][0].as_str().map(str::trim_end), m.text.as_deref());
+    assert_eq!(read["texts"][1].as_str().map(str::trim_end), m.html.as_deref());
+    assert_eq!(read["files"][0], serde_json::json!(["logo.png", "<logo@x>", [0, 13, 10, 255]]));
+    assert_eq!(read["files"][1][0], "Übersicht für \"alle\".bin");
+    assert_eq!(read["files"][1][2], serde_json::json!((0..=255).collect::<Vec<u8>>()));
+}

@@ -122,11 +122,15 @@ async fn several_jobs_and_retries_share_one_signature() {
 async fn a_dropped_session_does_not_block_the_others() {
     let maker = maker(Some(stored(PLAIN)), vec![key("r", Algorithm::RsaSha256, true)]);
     let job = job(PLAIN);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut busy = Box::pin(maker.pool.run(move || held.recv()));
+    assert!(busy.as_mut().poll(&mut context).is_pending());
     {
         let mut gone = maker.make(&job, ALL);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(gone.as_mut().poll(&mut context).is_pending(), "RSA is not made on this thread");
     }
+    release.send(()).expect("held");
     maker.make(&job, ALL).await.expect("made by the next");
 }
 
