@@ -103,11 +103,14 @@ class EvilPeersTest(Case):
         self.assertEqual(self.event("delivered", "v@dest.example")["attempt"], 2)
 
     def test_some_recipients_refused(self):
+        seen = []
+
         def script(phase, session, argument):
             if phase == "rcpt" and "bad@" in argument:
                 return b"550 5.1.1 unknown\r\n"
-            if phase == "rcpt" and "later@" in argument and session.number == 1:
-                return b"452 4.2.2 full\r\n"
+            if phase == "rcpt" and "later@" in argument:
+                seen.append(argument)
+                return b"452 4.2.2 full\r\n" if len(seen) == 1 else None
 
         self.begin(script)
         self.submit("good@dest.example", "bad@dest.example", "later@dest.example")
