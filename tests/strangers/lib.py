@@ -80,8 +80,8 @@ class Case(unittest.TestCase):
     def path(self, *parts):
         return os.path.join(self.folder, *parts)
 
-    def sink(self, **options):
-        sink = Sink(**options)
+    def sink(self, script=None, **options):
+        sink = Sink(script, **options)
         self.addCleanup(sink.close)
         return sink
 
@@ -134,7 +134,8 @@ class Daemon:
     """A Posthaste of our own, from its config to its end."""
 
     def __init__(self, folder, sink_port, *, dkim=False, durability="fsync", retry=("1s", "1s", "1s"),
-                 expire_after="1h", top="", extra="", route="", data_dir=None, prefix=()):
+                 expire_after="1h", top="", extra="", route="", data_dir=None, min_free="64MiB",
+                 prefix=()):
         self.folder = folder
         self.data_dir = data_dir or os.path.join(folder, "data")
         self.config = os.path.join(folder, "posthaste.toml")
@@ -176,6 +177,8 @@ api_keys = [{{ name = "crm", sha256 = "{sha(SEND_KEY)}", role = "send" }}]
 schedule = [{", ".join(f'"{d}"' for d in retry)}]
 expire_after = "{expire_after}"
 delay_notice_after = "0s"
+[storage]
+min_free = "{min_free}"
 [routes."*"]
 hosts = ["127.0.0.1:{sink_port}"]
 tls = "none"

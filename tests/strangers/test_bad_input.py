@@ -207,8 +207,7 @@ class FullDiskTest(Case):
             return b"451 4.3.0 not yet\r\n" if phase == "rcpt" and not opened else None
 
         mx = self.sink(script)
-        posthaste = self.daemon(mx.port, data_dir=f"{disk}/data", extra='\n[storage]\nmin_free = "64MiB"\n',
-                                retry=("2s",)).start()
+        posthaste = self.daemon(mx.port, data_dir=f"{disk}/data", retry=("2s",)).start()
         taken, refusal = [], None
         body = b"x" * 76 + b"\r\n"
         for n in range(400):

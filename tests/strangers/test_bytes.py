@@ -9,7 +9,7 @@ import time
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
-from lib import ODD_BODIES, SENDER, Case, Raw, free_port, letter, tool, wait_for, with_line_end
+from lib import ODD_BODIES, SEND_KEY, SENDER, Case, Raw, free_port, letter, tool, wait_for, with_line_end
 
 
 class Keep:
@@ -130,6 +130,30 @@ class BytesTest(Case):
             kept = any(m.endswith(octets) for m in whole)
             fixed[name] = octets if kept else with_line_end(octets)
         self.check(whole, fixed)
+
+    def test_raw_http(self):
+        port, keep = aiosmtpd(self)
+        posthaste = self.daemon(port).start()
+        sent = self.letters(True)
+        for octets in sent.values():
+            status, _, answer = posthaste.request(
+                "POST", f"/v1/messages?from={SENDER}&to=u@dest.example", octets, SEND_KEY,
+                {"Content-Type": "message/rfc822"})
+            self.assertEqual(status, 202, answer)
+        wait_for(f"all at aiosmtpd {posthaste.tail()}", lambda: len(keep.octets) >= len(sent), 60)
+        self.check(keep.octets, {name: with_line_end(octets) for name, octets in sent.items()})
+
+    def test_raw_http_with_bare_line_feeds(self):
+        port, keep = aiosmtpd(self)
+        posthaste = self.daemon(port).start()
+        octets = letter("unix", b"one\n.\ntwo\n").replace(b"\r\n", b"\n")
+        status, _, answer = posthaste.request("POST", f"/v1/messages?from={SENDER}&to=u@dest.example", octets, SEND_KEY,
+                                              {"Content-Type": "message/rfc822"})
+        # Refused, or made lines of SMTP: never a line feed alone on the wire.
+        self.assertIn(status, (202, 422), answer)
+        if status == 202:
+            wait_for("it", lambda: keep.octets)
+            self.assertTrue(keep.octets[0].endswith(b"\r\n\r\none\r\n.\r\ntwo\r\n"), keep.octets[0])
 
     def test_postfix_smtp_sink(self):
         port = smtp_sink(self, "-d", self.path("m."))
