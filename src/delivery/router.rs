@@ -269,3 +269,6 @@ fn failure(severity: Severity, code: u16, enhanced: &str, text: String) -> Failu
     let reply = SmtpReply { code, enhanced: Some(enhanced.into()), text: text.into() };
     Failure { severity, reply, stage: STAGE, remote: false }
 }
+
+#[cfg(test)]
+mod tests;

@@ -358,3 +358,6 @@ impl Zones {
         if records.is_empty() { Err(DnsError::NoData) } else { Ok(Answer { records, ttl: Duration::from_secs(300) }) }
     }
 }
+
+#[cfg(test)]
+mod tests;
