@@ -7,6 +7,7 @@ pub mod bounce;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod delivery;
 pub mod dkim;
 pub mod event;

@@ -70,6 +70,8 @@ commands! {
     HashPassword(hash_password::HashPassword),
     Completions(completions::Completions),
     Demo(demo::Demo),
+    #[command(flatten)]
+    Admin(admin::AdminCommand),
 }
 
 /// Runs the command of this process's arguments.

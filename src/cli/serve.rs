@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-
-use super::{Exit, logging};
-use crate::config;
+use super::Exit;
+use crate::{config, daemon, logging};
 
 /// Run the daemon.
 ///
@@ -32,12 +30,10 @@ impl Serve {
                 return Ok(Exit::Failure);
             }
         };
-        logging::start(&config.log)?;
-        for warning in &warnings {
-            tracing::warn!(problem = %warning, "configuration");
-        }
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("can't make the data folder {}", config.data_dir.display()))?;
-        anyhow::bail!("this build has no daemon: the engines are not joined yet")
+        let log = logging::init(&config.log)?;
+        // The daemon loads it again, and tells the warnings: here it was only asked where the log goes.
+        drop((config, warnings));
+        daemon::serve(&self.config, log)?;
+        Ok(Exit::Success)
     }
 }

@@ -10,7 +10,7 @@
 //! A failed store ends all at once and with an error: nothing can be settled any more.
 
 mod control;
-mod egress;
+// mod egress;
 mod ports;
 mod signals;
 mod threads;

@@ -59,7 +59,7 @@ impl ReadSide for Reader {
     fn state(&self, prefix: Vec<u8>, limit: usize) -> Fut<'_, Result<StateRecords, ReadError>> {
         Box::pin(async move {
             let records = Reader::state(self, prefix, limit).await?;
-            Ok(records.into_iter().map(|record| (record.key.to_vec(), record.value.to_vec())).collect())
+            Ok(records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
         })
     }
 

@@ -4,20 +4,18 @@
 //! No label ever has a destination domain, a recipient or a campaign: provider, class, pool, source, tenant only.
 //! The list in `docs/metrics.md` is made from the registry.
 
-pub mod store;
-pub mod dkim;
-
 pub mod backlog;
+pub mod delivery;
+pub mod dkim;
 pub mod http;
+pub mod intake;
 pub mod process;
+pub mod smtp_server;
+pub mod store;
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-pub mod intake;
-pub mod smtp_server;
-pub mod delivery;
-
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -52,6 +50,18 @@ pub struct Metrics {
     pub backlog: backlog::BacklogMetrics,
     /// The HTTP API.
     pub http: http::HttpMetrics,
+    /// The SMTP server.
+    pub smtp_server: smtp_server::SmtpServerMetrics,
+    /// Intake.
+    pub intake: intake::IntakeMetrics,
+    /// The store.
+    pub store: store::StoreMetrics,
+    /// Signing.
+    pub dkim: dkim::DkimMetrics,
+    /// DNS.
+    pub dns: delivery::DnsMetrics,
+    /// Connections to receivers.
+    pub delivery: delivery::DeliveryMetrics,
 }
 
 /// Makes every group. `docs/metrics.md` lists what this registers.
@@ -60,6 +70,12 @@ pub fn register_all(registry: &Registry) -> Metrics {
         process: process::ProcessMetrics::register(registry),
         backlog: backlog::BacklogMetrics::register(registry),
         http: http::HttpMetrics::register(registry),
+        smtp_server: smtp_server::SmtpServerMetrics::register(registry),
+        intake: intake::IntakeMetrics::register(registry),
+        store: store::StoreMetrics::register(registry),
+        dkim: dkim::DkimMetrics::register(registry),
+        dns: delivery::DnsMetrics::register(registry),
+        delivery: delivery::DeliveryMetrics::register(registry),
     }
 }
 

@@ -10,6 +10,7 @@
 //! 4. [`reply`] writes the answers.
 
 pub mod bdat;
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod line;
@@ -17,6 +18,3 @@ pub mod message_buffer;
 mod params;
 pub mod reply;
 pub mod xtext;
-//! SMTP as words and machines: no sockets, no clock, no store.
-
-pub mod client;

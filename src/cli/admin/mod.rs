@@ -72,6 +72,13 @@ pub enum AdminCommand {
     Status(control::PlainArgs),
 }
 
+impl AdminCommand {
+    pub(super) fn run(self) -> anyhow::Result<super::Exit> {
+        run(self)?;
+        Ok(super::Exit::Success)
+    }
+}
+
 /// Carries out a command on a runtime of its own; must not be called inside one. Prints to standard output.
 pub fn run(command: AdminCommand) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
