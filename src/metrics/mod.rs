@@ -58,9 +58,7 @@ pub struct Metrics {
     pub store: store::StoreMetrics,
     /// Signing.
     pub dkim: dkim::DkimMetrics,
-    /// DNS.
-    pub dns: delivery::DnsMetrics,
-    /// Connections to receivers.
+    /// Connections to receivers, and DNS.
     pub delivery: delivery::DeliveryMetrics,
 }
 
@@ -74,7 +72,6 @@ pub fn register_all(registry: &Registry) -> Metrics {
         intake: intake::IntakeMetrics::register(registry),
         store: store::StoreMetrics::register(registry),
         dkim: dkim::DkimMetrics::register(registry),
-        dns: delivery::DnsMetrics::register(registry),
         delivery: delivery::DeliveryMetrics::register(registry),
     }
 }
