@@ -104,9 +104,12 @@ struct Inner {
     backend: Backend,
     timeout: Duration,
     places: Semaphore,
-    failures: Mutex<HashMap<(Box<str>, RecordType), (Instant, DnsError)>>,
+    failures: Mutex<Failures>,
     metrics: DnsMetrics,
 }
+
+/// What failed for now, until when it is not asked again.
+type Failures = HashMap<(Box<str>, RecordType), (Instant, DnsError)>;
 
 enum Backend {
     Network(Box<TokioResolver>),

@@ -64,7 +64,7 @@ type MakingContent = Pin<Box<dyn Future<Output = Result<WireMessage, Failure>>>>
 /// A job that is not sent yet.
 struct Prepared {
     /// Shared with the future that makes its content.
-    job: Rc<Box<Job>>,
+    job: Rc<Job>,
     started: Timestamp,
     content: Content,
 }
@@ -300,7 +300,7 @@ impl Session {
         if let Some(failure) = self.impossible(&job) {
             return self.report_all(job, &failure, started);
         }
-        let job = Rc::new(job);
+        let job = Rc::new(*job);
         let (maker, shared_job, limits) = (self.content.clone(), job.clone(), self.limits);
         let future: MakingContent = Box::pin(async move { maker.make(&shared_job, limits).await });
         self.prepared.push_back(Prepared { job, started, content: Content::Making(future) });
@@ -500,8 +500,8 @@ fn next_range(active: &Active, rcpt_max: Option<u32>, domain_max: Option<u32>) -
 }
 
 /// The job is ours alone again once its content's future is gone.
-fn unshare(job: Rc<Box<Job>>) -> Box<Job> {
-    Rc::try_unwrap(job).unwrap_or_else(|shared| Box::new((**shared).clone()))
+fn unshare(job: Rc<Job>) -> Box<Job> {
+    Box::new(Rc::try_unwrap(job).unwrap_or_else(|shared| (*shared).clone()))
 }
 
 fn not_tried() -> Failure {

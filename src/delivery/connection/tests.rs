@@ -3,13 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 
 use super::*;
 use crate::config::{HumanDuration, Source, TlsPolicy};
@@ -50,12 +53,45 @@ impl Script {
     }
 }
 
-/// What peers saw: commands, messages, and the number of reads that carried octets.
+/// What peers saw: commands, messages, connections, and how often we wrote.
 #[derive(Default)]
 struct Seen {
     commands: RefCell<Vec<String>>,
     messages: RefCell<Vec<Vec<u8>>>,
     connects: RefCell<Vec<SocketAddr>>,
+    writes: Cell<usize>,
+}
+
+/// Our end of a pipe: counts the writes that took something, each a system call on a socket.
+struct Counting(tokio::io::DuplexStream, Rc<Seen>);
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        self.1.writes.set(self.1.writes.get() + 1);
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 struct Pipes {
@@ -68,13 +104,14 @@ impl Network for Pipes {
         self.seen.connects.borrow_mut().push(remote);
         let peer = self.peers.get(&remote).cloned();
         let seen = self.seen.clone();
+        let counted = self.seen.clone();
         Box::pin(async move {
             let script = peer.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
             let (ours, theirs) = tokio::io::duplex(1 << 20);
             tokio::task::spawn_local(async move {
                 let _ = serve(Box::new(theirs), script, seen).await;
             });
-            Ok(Connected { stream: Box::new(ours), local: None })
+            Ok(Connected { stream: Box::new(Counting(ours, counted)), local: None })
         })
     }
 }
@@ -380,6 +417,16 @@ fn many_jobs_over_one_connection_by_each_way() {
             b"DKIM-Signature: v=1\r\nSubject: x\r\n\r\n..hello\r\n.\r\n"
         };
         assert!(messages.iter().all(|m| m == want), "{offer:?}: {messages:?}");
+    }
+}
+
+#[test]
+fn a_message_costs_one_write_or_less() {
+    for (offer, most) in [(&["PIPELINING"][..], 101), (&["PIPELINING", "CHUNKING"], 101)] {
+        let scene = Scene::new(Some(Script::new(offer)), None).jobs(jobs(100)).run();
+        // Besides the messages: EHLO, QUIT, and the first envelope alone.
+        let writes = scene.seen.writes.get();
+        assert!(writes <= most + 3, "{offer:?}: {writes} writes for 100 messages");
     }
 }
 

@@ -329,7 +329,9 @@ impl Client {
         let written = self.out.written();
         let Some(flight) = self.flights.front() else { return };
         let nobody = flight.accepted == 0 || flight.mail_refused.is_some();
-        if !flight.data_written(written) && !(nobody && expect == Expect::Chunk) {
+        // A chunk for nobody is refused before it is out, and still has to go out.
+        let chunk_for_nobody = nobody && expect == Expect::Chunk;
+        if !flight.data_written(written) && !chunk_for_nobody {
             return self.on_early_reply(reply);
         }
         match reply.class() {
