@@ -229,8 +229,7 @@ impl Resolver {
         }
         match answer {
             Ok(lookup) => {
-                let records: Vec<T> =
-                    lookup.answers().iter().filter_map(|r| pick(&r.data)).take(RECORDS_MAX).collect();
+                let records: Vec<T> = lookup.answers().iter().filter_map(|r| pick(&r.data)).take(RECORDS_MAX).collect();
                 let ttl = lookup.valid_until().saturating_duration_since(Instant::now());
                 if records.is_empty() { Err(DnsError::NoData) } else { Ok(Answer { records, ttl }) }
             }
@@ -352,7 +351,12 @@ impl Zones {
         self
     }
 
-    fn answer<T>(&self, name: &str, kind: RecordType, pick: impl Fn(&RData) -> Option<T>) -> Result<Answer<T>, DnsError> {
+    fn answer<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Answer<T>, DnsError> {
         if self.failing.iter().any(|f| **f == *name) {
             return Err(DnsError::Temporary(format!("{kind} {name}: SERVFAIL").into()));
         }

@@ -8,6 +8,7 @@
 //! One task a connection, one timer, no lock.
 
 mod io;
+mod jobs;
 mod open;
 mod session;
 

@@ -227,8 +227,13 @@ async fn try_with(
     }
     let protocol = described.as_deref().map_or("none", |d: &str| d.split(' ').next().unwrap_or(d));
     shared.metrics.tls_sessions.with_label_values(&[protocol]).inc();
-    let peer =
-        Peer { host: host.name.clone(), address, local: connected.local, tls: described, dsn: client.capabilities().dsn };
+    let peer = Peer {
+        host: host.name.clone(),
+        address,
+        local: connected.local,
+        tls: described,
+        dsn: client.capabilities().dsn,
+    };
     Ok(Ready { client, io, peer })
 }
 

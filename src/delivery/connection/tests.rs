@@ -17,7 +17,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use super::*;
 use crate::config::{HumanDuration, Source, TlsPolicy};
 use crate::delivery::{
-    ConnectionId, Job, JobRecipient, JobReport, LocalFuture, Outcome, Peer, PeerLimits, Plan, PlanHost, WireMessage, Work,
+    ConnectionId, Job, JobRecipient, JobReport, LocalFuture, Outcome, Peer, PeerLimits, Plan, PlanHost, WireMessage,
+    Work,
 };
 use crate::metrics::Registry;
 use crate::seam::dns::Zones;
@@ -286,9 +287,7 @@ impl Scene {
     /// Two hosts, `mx1` (better) and `mx2`, of which those with a script answer.
     fn new(first: Option<Script>, second: Option<Script>) -> Self {
         let host = |name: &str, preference: u16| PlanHost { name: name.into(), preference, port: 25, address: None };
-        let zones = Zones::new()
-            .address("mx1.r.example", at(FIRST).ip())
-            .address("mx2.r.example", at(SECOND).ip());
+        let zones = Zones::new().address("mx1.r.example", at(FIRST).ip()).address("mx2.r.example", at(SECOND).ip());
         let mut config = Config::default();
         // The documentation's addresses are private to us.
         config.delivery.allow_private_addresses = true;

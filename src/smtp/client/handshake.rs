@@ -42,7 +42,9 @@ impl Client {
     fn after_hello(&mut self) {
         if !self.encrypted {
             match self.settings.tls {
-                TlsUse::IfOffered | TlsUse::Must if self.caps.starttls => return self.say("STARTTLS", Expect::StartTls),
+                TlsUse::IfOffered | TlsUse::Must if self.caps.starttls => {
+                    return self.say("STARTTLS", Expect::StartTls);
+                }
                 TlsUse::Must => {
                     let fault = Fault::local(State::Hello, "4.7.4", "TLS is required but not offered by the peer");
                     return self.close(Some(fault));

@@ -289,7 +289,11 @@ impl Client {
         while !input.is_empty() && self.phase != Phase::Closed {
             // RFC 3207 §4.2 and its injection attack: nothing that came in clear is believed after STARTTLS.
             if self.phase == Phase::Tls {
-                self.close(Some(Fault::local(State::StartTls, "4.7.0", "the peer sent data behind its reply to STARTTLS")));
+                self.close(Some(Fault::local(
+                    State::StartTls,
+                    "4.7.0",
+                    "the peer sent data behind its reply to STARTTLS",
+                )));
                 break;
             }
             match self.parser.feed(input) {
