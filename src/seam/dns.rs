@@ -3,7 +3,7 @@
 //! 1. A question waits for one of `max_concurrent` places,
 //! 2. is answered from the cache, else from the network: absolute names, no search list, no hosts file, TCP after truncation,
 //! 3. and ends as records, as "there is none" (NXDOMAIN, NODATA: for good) or as "nobody knows now" (SERVFAIL, time-out).
-//!    The last is remembered for [`FAILURE_TTL`], so that a dead zone with a long queue is not asked for each recipient.
+//!    Both are remembered for [`FAILURE_TTL`], so that a dead zone with a long queue is not asked for each recipient.
 //!
 //! [`Resolver::fixed`] answers from memory instead: for tests.
 
@@ -26,7 +26,8 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::delivery::DnsMetrics;
 
-/// How long a SERVFAIL or time-out is remembered.
+/// How long a failure is remembered: SERVFAIL and time-outs, and NXDOMAIN and NODATA that came without a SOA, are not in
+/// the resolver's cache.
 pub const FAILURE_TTL: Duration = Duration::from_secs(30);
 
 /// The most failures that are remembered; beyond, all are forgotten and asked again.
@@ -237,8 +238,8 @@ impl Resolver {
                 let error = classify(&error, name, kind);
                 if matches!(error, DnsError::Temporary(_)) {
                     self.0.metrics.failures.inc();
-                    self.remember_failure(name, kind, &error);
                 }
+                self.remember_failure(name, kind, &error);
                 Err(error)
             }
         }

@@ -324,9 +324,13 @@ impl Scene {
 
     /// The connection's future.
     fn connection(&self) -> impl Future<Output = ()> + use<> {
+        self.connection_of(self.connector())
+    }
+
+    fn connector(&self) -> Rc<Connector> {
         let registry = Registry::new();
         let metrics = DeliveryMetrics::register(&registry);
-        let connector = Connector::new(ConnectorParts {
+        Rc::new(Connector::new(ConnectorParts {
             config: Arc::new(ArcSwap::from_pointee(self.config.clone())),
             resolver: Resolver::fixed(self.zones.clone(), metrics.dns.clone()),
             network: Box::new(Pipes { peers: self.peers.clone(), seen: self.seen.clone() }),
@@ -336,7 +340,10 @@ impl Scene {
             trace: self.trace.clone(),
             shutdown: self.stop.subscribe(),
             random: Seeded::new(7),
-        });
+        }))
+    }
+
+    fn connection_of(&self, connector: Rc<Connector>) -> impl Future<Output = ()> + use<> {
         let name = Name::parse("default").expect("a name");
         let source = Source { name: name.clone(), address: None, ehlo: None, connections: None, message_rate: None };
         let request = OpenRequest {
@@ -346,7 +353,7 @@ impl Scene {
             ehlo: "mta.example".into(),
             pool: name,
         };
-        run(request, self.queue.clone(), self.queue.clone(), Rc::new(connector))
+        run(request, self.queue.clone(), self.queue.clone(), connector)
     }
 
     /// Runs the connection to its end.
@@ -498,6 +505,17 @@ fn the_next_host_takes_over() {
     let failure = scene.failure().expect("no host answered");
     assert_eq!((failure.severity, failure.stage), (Severity::Temporary, "connecting"));
     assert_eq!(scene.queue.given.get(), 0);
+}
+
+#[test]
+fn a_dead_host_is_waited_for_once() {
+    let scene = Scene::new(None, Some(Script::new(&[]))).jobs(jobs(1));
+    let connector = scene.connector();
+    on_thread(scene.connection_of(connector.clone()));
+    scene.queue.jobs.borrow_mut().push_back(job(1, &["b@r.example"]));
+    on_thread(scene.connection_of(connector));
+    scene.check("250 250");
+    assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(SECOND), at(SECOND)]);
 }
 
 #[test]
