@@ -31,7 +31,8 @@ pub(super) enum Content {
 pub(super) struct Active {
     pub(super) job: Box<Job>,
     pub(super) started: Timestamp,
-    pub(super) body: Body,
+    /// Given away with the last transaction.
+    pub(super) body: Option<Body>,
     pub(super) eight_bit: bool,
     pub(super) outcomes: Vec<Option<Outcome>>,
     /// The first recipient that is in no transaction yet.
@@ -63,7 +64,11 @@ pub(super) fn send_next(active: &mut Active, client: &mut Client) -> Range<usize
         eight_bit: active.eight_bit,
         smtputf8: utf8,
     };
-    client.send(&mail, chosen.into_iter(), active.body.clone());
+    let last = range.end == job.recipients.len();
+    let body = if last { active.body.take() } else { active.body.clone() };
+    if let Some(body) = body {
+        client.send(&mail, chosen.into_iter(), body);
+    }
     active.next = range.end;
     active.open += 1;
     range

@@ -47,7 +47,8 @@ pub const TRIES_MAX: usize = 20;
 /// How long one opening may go on to further hosts.
 const OPENING_MAX: Duration = Duration::from_secs(600);
 
-/// How long a host whose TLS handshake failed is spoken to in clear, where the policy is opportunistic.
+/// How long a host whose TLS handshake failed is spoken to in clear (where the policy is opportunistic), and one that did
+/// not know its own CHUNKING is spoken to without.
 const CLEAR_TTL: Duration = Duration::from_secs(3_600);
 
 /// How long an address that could not be connected to is tried after all others.
@@ -75,6 +76,8 @@ pub struct Connector {
     random: RefCell<Seeded>,
     /// Where TLS failed lately, until when.
     clear: RefCell<Remembered>,
+    /// Who offered CHUNKING lately and then did not know it, until when.
+    unchunked: RefCell<Remembered>,
     /// What could not be connected to lately, until when.
     unreachable: RefCell<Remembered>,
 }
@@ -116,6 +119,7 @@ impl Connector {
             shutdown,
             random: RefCell::new(random),
             clear: RefCell::default(),
+            unchunked: RefCell::default(),
             unreachable: RefCell::default(),
         }
     }
@@ -127,6 +131,14 @@ impl Connector {
 
     fn remember_clear(&self, address: SocketAddr) {
         self.clear.borrow_mut().add(address, self.clock.now().after(CLEAR_TTL));
+    }
+
+    fn is_unchunked(&self, address: SocketAddr) -> bool {
+        self.unchunked.borrow().holds(address, self.clock.now())
+    }
+
+    fn remember_unchunked(&self, address: SocketAddr) {
+        self.unchunked.borrow_mut().add(address, self.clock.now().after(CLEAR_TTL));
     }
 
     /// Whether this address could not be connected to lately.

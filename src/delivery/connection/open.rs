@@ -246,6 +246,7 @@ async fn try_with(
         credentials: plan.credentials.clone(),
         auth_in_clear: address.ip().is_loopback(),
         depth: config.delivery.flight_depth,
+        chunking: !shared.is_unchunked(address),
     });
     client.set_trace(shared.trace.is_active());
     let mut io = Io::new(stream);

@@ -220,6 +220,9 @@ impl Session {
 
     /// The session is over: every job that is left gets its report.
     fn end(&mut self, failure: Option<Failure>) {
+        if self.client.chunking_refused() {
+            self.shared.remember_unchunked(self.peer.address);
+        }
         while !self.active.is_empty() {
             self.finish_front();
         }
@@ -380,7 +383,7 @@ impl Session {
         self.active.push_back(Active {
             job,
             started,
-            body,
+            body: Some(body),
             eight_bit,
             outcomes,
             next: 0,

@@ -508,6 +508,18 @@ fn the_next_host_takes_over() {
 }
 
 #[test]
+fn a_host_that_does_not_know_its_own_chunking_gets_data() {
+    let script = Script::new(&["PIPELINING", "CHUNKING"]).when("BDAT", "502 what");
+    let scene = Scene::new(Some(script), None).jobs(jobs(1));
+    let connector = scene.connector();
+    on_thread(scene.connection_of(connector.clone()));
+    scene.queue.jobs.borrow_mut().push_back(job(1, &["b@r.example"]));
+    on_thread(scene.connection_of(connector));
+    scene.check("502 250");
+    assert_eq!((scene.commands("BDAT"), scene.commands("DATA")), (1, 1));
+}
+
+#[test]
 fn a_dead_host_is_waited_for_once() {
     let scene = Scene::new(None, Some(Script::new(&[]))).jobs(jobs(1));
     let connector = scene.connector();

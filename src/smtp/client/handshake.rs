@@ -18,6 +18,7 @@ impl Client {
             Expect::Greeting => self.close(Some(Fault::session(State::Greeting, reply))),
             Expect::Ehlo if reply.is_ok() => {
                 self.caps = Capabilities::parse(reply);
+                self.caps.chunking &= self.settings.chunking;
                 self.after_hello();
             }
             // RFC 5321 §3.2: a server of old knows HELO only. Without EHLO there is neither STARTTLS nor AUTH.

@@ -23,6 +23,7 @@ fn settings(options: &str) -> Settings {
         credentials: has("auth").then(|| ("user".to_owned(), "pass".to_owned()).into()),
         auth_in_clear: !has("remote"),
         depth: 4,
+        chunking: !has("unchunked"),
     }
 }
 
