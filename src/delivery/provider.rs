@@ -63,9 +63,8 @@ const PROVIDERS: &[(&str, &str)] = &[
 
 /// The provider of a set of MX hosts (lowercase, without trailing dot): the first host that matches decides.
 pub fn provider_of<'a>(hosts: impl IntoIterator<Item = &'a str>) -> &'static str {
-    let within = |host: &str, suffix: &str| {
-        host.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
+    let within =
+        |host: &str, suffix: &str| host.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     hosts
         .into_iter()
         .find_map(|host| PROVIDERS.iter().find(|(suffix, _)| within(host, suffix)).map(|(_, name)| *name))

@@ -34,7 +34,8 @@ impl DeliveryMetrics {
     pub fn register(registry: &Registry) -> Self {
         Self {
             connections: registry.gauge("connections", "Outgoing SMTP connections, open or opening."),
-            connections_opened: registry.counter("connections_opened_total", "Outgoing SMTP sessions that became ready."),
+            connections_opened: registry
+                .counter("connections_opened_total", "Outgoing SMTP sessions that became ready."),
             host_failures: registry.counters(
                 "host_failures_total",
                 "Hosts that could not be used, by the stage at which they failed.",

@@ -3,7 +3,7 @@
 //! 1. A question waits for one of `max_concurrent` places,
 //! 2. is answered from the cache, else from the network: absolute names, no search list, no hosts file, TCP after truncation,
 //! 3. and ends as records, as "there is none" (NXDOMAIN, NODATA: for good) or as "nobody knows now" (SERVFAIL, time-out).
-//!    The last is remembered for [`FAILURE_TTL`], so that a dead zone with a long queue is not asked for each recipient.
+//!    Both are remembered for [`FAILURE_TTL`], so that a dead zone with a long queue is not asked for each recipient.
 //!
 //! [`Resolver::fixed`] answers from memory instead: for tests.
 
@@ -26,7 +26,8 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::delivery::DnsMetrics;
 
-/// How long a SERVFAIL or time-out is remembered.
+/// How long a failure is remembered: SERVFAIL and time-outs, and NXDOMAIN and NODATA that came without a SOA, are not in
+/// the resolver's cache.
 pub const FAILURE_TTL: Duration = Duration::from_secs(30);
 
 /// The most failures that are remembered; beyond, all are forgotten and asked again.
@@ -104,9 +105,12 @@ struct Inner {
     backend: Backend,
     timeout: Duration,
     places: Semaphore,
-    failures: Mutex<HashMap<(Box<str>, RecordType), (Instant, DnsError)>>,
+    failures: Mutex<Failures>,
     metrics: DnsMetrics,
 }
+
+/// What failed for now, until when it is not asked again.
+type Failures = HashMap<(Box<str>, RecordType), (Instant, DnsError)>;
 
 enum Backend {
     Network(Box<TokioResolver>),
@@ -226,8 +230,7 @@ impl Resolver {
         }
         match answer {
             Ok(lookup) => {
-                let records: Vec<T> =
-                    lookup.answers().iter().filter_map(|r| pick(&r.data)).take(RECORDS_MAX).collect();
+                let records: Vec<T> = lookup.answers().iter().filter_map(|r| pick(&r.data)).take(RECORDS_MAX).collect();
                 let ttl = lookup.valid_until().saturating_duration_since(Instant::now());
                 if records.is_empty() { Err(DnsError::NoData) } else { Ok(Answer { records, ttl }) }
             }
@@ -235,8 +238,8 @@ impl Resolver {
                 let error = classify(&error, name, kind);
                 if matches!(error, DnsError::Temporary(_)) {
                     self.0.metrics.failures.inc();
-                    self.remember_failure(name, kind, &error);
                 }
+                self.remember_failure(name, kind, &error);
                 Err(error)
             }
         }
@@ -349,7 +352,12 @@ impl Zones {
         self
     }
 
-    fn answer<T>(&self, name: &str, kind: RecordType, pick: impl Fn(&RData) -> Option<T>) -> Result<Answer<T>, DnsError> {
+    fn answer<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Answer<T>, DnsError> {
         if self.failing.iter().any(|f| **f == *name) {
             return Err(DnsError::Temporary(format!("{kind} {name}: SERVFAIL").into()));
         }

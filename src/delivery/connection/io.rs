@@ -67,7 +67,12 @@ impl Io {
     }
 
     /// Writes, reads, watches the time. Ready when the machine got something, or the connection is lost.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, client: &mut Client, idle: Duration) -> Poll<Result<(), LostBy>> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        idle: Duration,
+    ) -> Poll<Result<(), LostBy>> {
         let write_error = match self.poll_write(cx, client) {
             Poll::Ready(Err(error)) => Some(error),
             Poll::Ready(Ok(())) | Poll::Pending => None,

@@ -8,6 +8,7 @@
 //! One task a connection, one timer, no lock.
 
 mod io;
+mod jobs;
 mod open;
 mod session;
 
@@ -15,6 +16,7 @@ mod session;
 mod tests;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,11 +47,15 @@ pub const TRIES_MAX: usize = 20;
 /// How long one opening may go on to further hosts.
 const OPENING_MAX: Duration = Duration::from_secs(600);
 
-/// How long a host whose TLS handshake failed is spoken to in clear, where the policy is opportunistic.
+/// How long a host whose TLS handshake failed is spoken to in clear (where the policy is opportunistic), and one that did
+/// not know its own CHUNKING is spoken to without.
 const CLEAR_TTL: Duration = Duration::from_secs(3_600);
 
-/// The most hosts that are remembered for clear text; beyond, all are forgotten and TLS is tried again.
-const CLEAR_MAX: usize = 10_000;
+/// How long an address that could not be connected to is tried after all others.
+const UNREACHABLE_TTL: Duration = Duration::from_secs(120);
+
+/// The most addresses that are remembered for clear text, and as unreachable; beyond, all are forgotten and tried again.
+const REMEMBERED_MAX: usize = 10_000;
 
 /// A session takes no more jobs after this.
 pub const SESSION_SOFT_MAX: Duration = Duration::from_secs(3_600);
@@ -68,7 +74,12 @@ pub struct Connector {
     trace: TraceHub,
     shutdown: watch::Receiver<bool>,
     random: RefCell<Seeded>,
-    clear: RefCell<AHashMap<std::net::SocketAddr, Timestamp>>,
+    /// Where TLS failed lately, until when.
+    clear: RefCell<Remembered>,
+    /// Who offered CHUNKING lately and then did not know it, until when.
+    unchunked: RefCell<Remembered>,
+    /// What could not be connected to lately, until when.
+    unreachable: RefCell<Remembered>,
 }
 
 /// What a [`Connector`] is made of.
@@ -108,20 +119,52 @@ impl Connector {
             shutdown,
             random: RefCell::new(random),
             clear: RefCell::default(),
+            unchunked: RefCell::default(),
+            unreachable: RefCell::default(),
         }
     }
 
     /// Whether a TLS handshake with this host failed lately.
-    fn is_clear(&self, address: std::net::SocketAddr) -> bool {
-        self.clear.borrow().get(&address).is_some_and(|until| *until > self.clock.now())
+    fn is_clear(&self, address: SocketAddr) -> bool {
+        self.clear.borrow().holds(address, self.clock.now())
     }
 
-    fn remember_clear(&self, address: std::net::SocketAddr) {
-        let mut clear = self.clear.borrow_mut();
-        if clear.len() >= CLEAR_MAX {
-            clear.clear();
+    fn remember_clear(&self, address: SocketAddr) {
+        self.clear.borrow_mut().add(address, self.clock.now().after(CLEAR_TTL));
+    }
+
+    fn is_unchunked(&self, address: SocketAddr) -> bool {
+        self.unchunked.borrow().holds(address, self.clock.now())
+    }
+
+    fn remember_unchunked(&self, address: SocketAddr) {
+        self.unchunked.borrow_mut().add(address, self.clock.now().after(CLEAR_TTL));
+    }
+
+    /// Whether this address could not be connected to lately.
+    fn is_unreachable(&self, address: SocketAddr) -> bool {
+        self.unreachable.borrow().holds(address, self.clock.now())
+    }
+
+    fn remember_unreachable(&self, address: SocketAddr) {
+        self.unreachable.borrow_mut().add(address, self.clock.now().after(UNREACHABLE_TTL));
+    }
+}
+
+/// Addresses with the time until which something is held against them.
+#[derive(Default)]
+struct Remembered(AHashMap<SocketAddr, Timestamp>);
+
+impl Remembered {
+    fn holds(&self, address: SocketAddr, now: Timestamp) -> bool {
+        self.0.get(&address).is_some_and(|until| *until > now)
+    }
+
+    fn add(&mut self, address: SocketAddr, until: Timestamp) {
+        if self.0.len() >= REMEMBERED_MAX {
+            self.0.clear();
         }
-        clear.insert(address, self.clock.now().after(CLEAR_TTL));
+        self.0.insert(address, until);
     }
 }
 

@@ -33,40 +33,86 @@ enum Refused {
 
 /// Tries the hosts of the plan until one is ready; else the failure that speaks most for trying again.
 pub(super) async fn open(request: &OpenRequest, shared: &Connector) -> Result<Ready, Failure> {
-    let config = shared.config.load_full();
-    let plan = &request.plan;
-    let started = Instant::now();
-    let mut worst: Option<Failure> = None;
-    let mut tries = 0;
-    'hosts: for host in ordered(plan, shared) {
+    let mut opening =
+        Opening { request, shared, config: shared.config.load_full(), started: Instant::now(), tries: 0, worst: None };
+    // Each connection to a site would wait for the same dead host: what could not be reached lately comes last.
+    let mut later = Vec::new();
+    for host in ordered(&request.plan, shared) {
         let addresses = match addresses(host, request, shared).await {
             Ok(addresses) => addresses,
             Err(failure) => {
-                note(&mut worst, failure, shared);
+                opening.note(failure);
                 continue;
             }
         };
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            if let Err(refusal) = check_address(address, plan, &config, host) {
-                let own = is_own(address, &config);
-                note(&mut worst, refusal, shared);
-                if own && plan.route.is_none() {
-                    // RFC 5321 §5.1: this host is us; hosts that are worse would only send the mail back here.
-                    break 'hosts;
+            let address = SocketAddr::new(address, host.port);
+            match check_address(address.ip(), &request.plan, &opening.config, host) {
+                Ok(()) => {}
+                Err(Forbidden::Private(failure)) => {
+                    opening.note(failure);
+                    continue;
                 }
-                continue;
+                // RFC 5321 §5.1: this host is us; those that are worse would only send the mail back here.
+                Err(Forbidden::Own(failure)) => {
+                    opening.note(failure);
+                    return opening.try_all(later).await;
+                }
             }
-            if tries == TRIES_MAX || started.elapsed() > OPENING_MAX {
-                break 'hosts;
-            }
-            tries += 1;
-            match try_address(host, SocketAddr::new(address, host.port), request, &config, shared).await {
-                Ok(ready) => return Ok(ready),
-                Err(failure) => note(&mut worst, failure, shared),
+            if shared.is_unreachable(address) {
+                later.push((host, address));
+            } else if let Some(ready) = opening.attempt(host, address).await {
+                return Ok(ready);
             }
         }
     }
-    Err(worst.unwrap_or_else(|| no_hosts(plan)))
+    opening.try_all(later).await
+}
+
+/// An opening under way.
+struct Opening<'a> {
+    request: &'a OpenRequest,
+    shared: &'a Connector,
+    config: Arc<Config>,
+    started: Instant,
+    tries: usize,
+    /// The failure that decides: one that may pass wins over one for good.
+    worst: Option<Failure>,
+}
+
+impl Opening<'_> {
+    /// Tries what is left; the end of the opening.
+    async fn try_all(mut self, candidates: Vec<(&PlanHost, SocketAddr)>) -> Result<Ready, Failure> {
+        for (host, address) in candidates {
+            if let Some(ready) = self.attempt(host, address).await {
+                return Ok(ready);
+            }
+        }
+        Err(self.worst.unwrap_or_else(|| no_hosts(&self.request.plan)))
+    }
+
+    /// Tries one address, unless enough was tried.
+    async fn attempt(&mut self, host: &PlanHost, address: SocketAddr) -> Option<Ready> {
+        if self.tries == TRIES_MAX || self.started.elapsed() > OPENING_MAX {
+            return None;
+        }
+        self.tries += 1;
+        match try_address(host, address, self.request, &self.config, self.shared).await {
+            Ok(ready) => Some(ready),
+            Err(failure) => {
+                self.note(failure);
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, failure: Failure) {
+        self.shared.metrics.host_failures.with_label_values(&[failure.stage]).inc();
+        let may_pass = |f: &Failure| f.severity == Severity::Temporary;
+        if may_pass(&failure) || !self.worst.as_ref().is_some_and(may_pass) {
+            self.worst = Some(failure);
+        }
+    }
 }
 
 /// The hosts by preference; equal ones in a new order each time (RFC 5321 §5.1).
@@ -75,15 +121,6 @@ fn ordered<'a>(plan: &'a Plan, shared: &Connector) -> Vec<&'a PlanHost> {
     shared.random.borrow_mut().shuffle(&mut hosts);
     hosts.sort_by_key(|h| h.preference);
     hosts
-}
-
-/// Keeps the failure that decides: one that may pass wins over one for good.
-fn note(worst: &mut Option<Failure>, failure: Failure, shared: &Connector) {
-    shared.metrics.host_failures.with_label_values(&[failure.stage]).inc();
-    let keep = matches!(worst, Some(w) if w.severity == Severity::Temporary && failure.severity == Severity::Permanent);
-    if !keep {
-        *worst = Some(failure);
-    }
 }
 
 fn no_hosts(plan: &Plan) -> Failure {
@@ -123,19 +160,27 @@ fn local_failure_at(stage: &'static str, severity: Severity, enhanced: &str, tex
     Failure { stage, ..local_failure(State::Connecting, severity, enhanced, text) }
 }
 
+/// Why an address is not contacted.
+enum Forbidden {
+    /// It is ours.
+    Own(Failure),
+    /// It is in a private network.
+    Private(Failure),
+}
+
 /// An MX must not lead into our networks or to ourselves; routes are the operator's own words.
-fn check_address(address: IpAddr, plan: &Plan, config: &Config, host: &PlanHost) -> Result<(), Failure> {
+fn check_address(address: IpAddr, plan: &Plan, config: &Config, host: &PlanHost) -> Result<(), Forbidden> {
     if plan.route.is_some() || config.delivery.allow_private_addresses {
         return Ok(());
     }
-    let refuse = |what: &str, enhanced: &str| {
+    let failure = |what: &str, enhanced: &str| {
         let text = format!("{} has the address {address}, which is {what}", host.name);
-        Err(local_failure(State::Connecting, Severity::Permanent, enhanced, text))
+        local_failure(State::Connecting, Severity::Permanent, enhanced, text)
     };
     if is_own(address, config) {
-        refuse("our own: mail loops back", "5.4.6")
+        Err(Forbidden::Own(failure("our own: mail loops back", "5.4.6")))
     } else if is_private(address) {
-        refuse("private", "5.4.4")
+        Err(Forbidden::Private(failure("private", "5.4.4")))
     } else {
         Ok(())
     }
@@ -186,6 +231,7 @@ async fn try_with(
     let plan = &*request.plan;
     let timeout = config.delivery.connect_timeout.0;
     let connected = shared.network.connect(address, request.source.address, timeout).await.map_err(|error| {
+        shared.remember_unreachable(address);
         let text = format!("{} [{address}]: {error}", host.name);
         Refused::Other(local_failure(State::Connecting, Severity::Temporary, "4.4.1", text))
     })?;
@@ -200,6 +246,7 @@ async fn try_with(
         credentials: plan.credentials.clone(),
         auth_in_clear: address.ip().is_loopback(),
         depth: config.delivery.flight_depth,
+        chunking: !shared.is_unchunked(address),
     });
     client.set_trace(shared.trace.is_active());
     let mut io = Io::new(stream);
@@ -227,8 +274,13 @@ async fn try_with(
     }
     let protocol = described.as_deref().map_or("none", |d: &str| d.split(' ').next().unwrap_or(d));
     shared.metrics.tls_sessions.with_label_values(&[protocol]).inc();
-    let peer =
-        Peer { host: host.name.clone(), address, local: connected.local, tls: described, dsn: client.capabilities().dsn };
+    let peer = Peer {
+        host: host.name.clone(),
+        address,
+        local: connected.local,
+        tls: described,
+        dsn: client.capabilities().dsn,
+    };
     Ok(Ready { client, io, peer })
 }
 

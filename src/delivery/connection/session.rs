@@ -4,21 +4,20 @@
 //! what is ready, write and read. Everything is one poll function: no task is woken to wake another one.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::ops::Range;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::io::Io;
+use super::jobs::{Active, Content, MakingContent, Prepared, no_smtputf8, not_tried, send_next, unshare};
 use super::open::Ready;
 use super::{Connector, SESSION_SOFT_MAX, local_failure, shutdown};
 use crate::delivery::trace::SessionTrace;
 use crate::delivery::{
-    ConnectionId, ContentMaker, Dispatcher, Failure, Job, JobReport, NOT_TRIED, Outcome, Peer, PeerLimits, WireMessage, Work,
+    ConnectionId, ContentMaker, Dispatcher, Failure, Job, JobReport, Outcome, Peer, PeerLimits, Work,
 };
 use crate::event::Severity;
-use crate::smtp::client::{Body, Client, Event, LostBy, Mail, Rcpt, State, Verdict};
+use crate::smtp::client::{Body, Client, Event, LostBy, State, Verdict};
 use crate::types::Timestamp;
 
 /// The most jobs whose content is made ahead of its sending, where the peer takes commands ahead.
@@ -56,37 +55,6 @@ pub(super) async fn run(
         }
     })
     .await
-}
-
-/// Content on its way from the maker.
-type MakingContent = Pin<Box<dyn Future<Output = Result<WireMessage, Failure>>>>;
-
-/// A job that is not sent yet.
-struct Prepared {
-    /// Shared with the future that makes its content.
-    job: Rc<Box<Job>>,
-    started: Timestamp,
-    content: Content,
-}
-
-enum Content {
-    Making(MakingContent),
-    Made(WireMessage),
-}
-
-/// A job whose transactions are under way: one, or several where the peer limits recipients.
-struct Active {
-    job: Box<Job>,
-    started: Timestamp,
-    body: Body,
-    eight_bit: bool,
-    outcomes: Vec<Option<Outcome>>,
-    /// The first recipient that is in no transaction yet.
-    next: usize,
-    /// Transactions whose end has not come.
-    open: usize,
-    ambiguous: bool,
-    wire_size: u64,
 }
 
 struct Session {
@@ -252,6 +220,9 @@ impl Session {
 
     /// The session is over: every job that is left gets its report.
     fn end(&mut self, failure: Option<Failure>) {
+        if self.client.chunking_refused() {
+            self.shared.remember_unchunked(self.peer.address);
+        }
         while !self.active.is_empty() {
             self.finish_front();
         }
@@ -300,7 +271,7 @@ impl Session {
         if let Some(failure) = self.impossible(&job) {
             return self.report_all(job, &failure, started);
         }
-        let job = Rc::new(job);
+        let job = Rc::new(*job);
         let (maker, shared_job, limits) = (self.content.clone(), job.clone(), self.limits);
         let future: MakingContent = Box::pin(async move { maker.make(&shared_job, limits).await });
         self.prepared.push_back(Prepared { job, started, content: Content::Making(future) });
@@ -412,7 +383,7 @@ impl Session {
         self.active.push_back(Active {
             job,
             started,
-            body,
+            body: Some(body),
             eight_bit,
             outcomes,
             next: 0,
@@ -443,81 +414,4 @@ impl Drop for Session {
         self.take_news();
         self.end(None);
     }
-}
-
-/// Sends the next transaction of a job: all recipients that are left, or as many as the peer takes (RFC 9422).
-fn send_next(active: &mut Active, client: &mut Client) -> Range<usize> {
-    let caps = *client.capabilities();
-    let range = next_range(active, caps.rcpt_max, caps.rcpt_domain_max);
-    let job = &active.job;
-    let chosen: Vec<Rcpt<'_>> = job.recipients[range.clone()]
-        .iter()
-        .zip(&active.outcomes[range.clone()])
-        .filter(|(_, outcome)| outcome.is_none())
-        .map(|(r, _)| Rcpt { mailbox: &r.mailbox, notify: r.notify, orcpt: r.orcpt.as_deref() })
-        .collect();
-    let utf8 = job.smtputf8
-        || job.reverse_path.mailbox().is_some_and(|m| m.needs_smtputf8())
-        || chosen.iter().any(|r| r.mailbox.needs_smtputf8());
-    let mail = Mail {
-        reverse_path: &job.reverse_path,
-        ret: job.ret,
-        envid: job.envid.as_deref(),
-        eight_bit: active.eight_bit,
-        smtputf8: utf8,
-    };
-    client.send(&mail, chosen.into_iter(), active.body.clone());
-    active.next = range.end;
-    active.open += 1;
-    range
-}
-
-/// The recipients of the next transaction; recipients that failed already ride in the range but not in the transaction.
-fn next_range(active: &Active, rcpt_max: Option<u32>, domain_max: Option<u32>) -> Range<usize> {
-    let total = active.job.recipients.len();
-    if rcpt_max.is_none() && domain_max.is_none() {
-        return active.next..total;
-    }
-    let rcpt_max = rcpt_max.unwrap_or(u32::MAX) as usize;
-    let domain_max = domain_max.unwrap_or(u32::MAX) as usize;
-    let mut domains: Vec<&str> = Vec::new();
-    let mut count = 0;
-    for i in active.next..total {
-        if active.outcomes[i].is_some() {
-            continue;
-        }
-        let domain = active.job.recipients[i].mailbox.domain().as_str();
-        let new = !domains.contains(&domain);
-        if count == rcpt_max || (new && domains.len() == domain_max) {
-            return active.next..i;
-        }
-        count += 1;
-        if new {
-            domains.push(domain);
-        }
-    }
-    active.next..total
-}
-
-/// The job is ours alone again once its content's future is gone.
-fn unshare(job: Rc<Box<Job>>) -> Box<Job> {
-    Rc::try_unwrap(job).unwrap_or_else(|shared| Box::new((**shared).clone()))
-}
-
-fn not_tried() -> Failure {
-    let failure = local_failure(
-        State::Idle,
-        Severity::Temporary,
-        "4.4.2",
-        "the session ended before the message was sent".to_owned(),
-    );
-    Failure { stage: NOT_TRIED, ..failure }
-}
-
-/// RFC 6531 §3.5: what needs SMTPUTF8 is not sent to a host without it.
-fn no_smtputf8() -> Failure {
-    let text = "the message needs SMTPUTF8, which the host does not offer".to_owned();
-    let mut failure = local_failure(State::Mail, Severity::Permanent, "5.6.7", text);
-    failure.reply.code = 553;
-    failure
 }

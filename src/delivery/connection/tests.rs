@@ -3,18 +3,22 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 
 use super::*;
 use crate::config::{HumanDuration, Source, TlsPolicy};
 use crate::delivery::{
-    ConnectionId, Job, JobRecipient, JobReport, LocalFuture, Outcome, Peer, PeerLimits, Plan, PlanHost, WireMessage, Work,
+    ConnectionId, Job, JobRecipient, JobReport, LocalFuture, Outcome, Peer, PeerLimits, Plan, PlanHost, WireMessage,
+    Work,
 };
 use crate::metrics::Registry;
 use crate::seam::dns::Zones;
@@ -50,12 +54,45 @@ impl Script {
     }
 }
 
-/// What peers saw: commands, messages, and the number of reads that carried octets.
+/// What peers saw: commands, messages, connections, and how often we wrote.
 #[derive(Default)]
 struct Seen {
     commands: RefCell<Vec<String>>,
     messages: RefCell<Vec<Vec<u8>>>,
     connects: RefCell<Vec<SocketAddr>>,
+    writes: Cell<usize>,
+}
+
+/// Our end of a pipe: counts the writes that took something, each a system call on a socket.
+struct Counting(tokio::io::DuplexStream, Rc<Seen>);
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        self.1.writes.set(self.1.writes.get() + 1);
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 struct Pipes {
@@ -68,13 +105,14 @@ impl Network for Pipes {
         self.seen.connects.borrow_mut().push(remote);
         let peer = self.peers.get(&remote).cloned();
         let seen = self.seen.clone();
+        let counted = self.seen.clone();
         Box::pin(async move {
             let script = peer.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
             let (ours, theirs) = tokio::io::duplex(1 << 20);
             tokio::task::spawn_local(async move {
                 let _ = serve(Box::new(theirs), script, seen).await;
             });
-            Ok(Connected { stream: Box::new(ours), local: None })
+            Ok(Connected { stream: Box::new(Counting(ours, counted)), local: None })
         })
     }
 }
@@ -249,9 +287,7 @@ impl Scene {
     /// Two hosts, `mx1` (better) and `mx2`, of which those with a script answer.
     fn new(first: Option<Script>, second: Option<Script>) -> Self {
         let host = |name: &str, preference: u16| PlanHost { name: name.into(), preference, port: 25, address: None };
-        let zones = Zones::new()
-            .address("mx1.r.example", at(FIRST).ip())
-            .address("mx2.r.example", at(SECOND).ip());
+        let zones = Zones::new().address("mx1.r.example", at(FIRST).ip()).address("mx2.r.example", at(SECOND).ip());
         let mut config = Config::default();
         // The documentation's addresses are private to us.
         config.delivery.allow_private_addresses = true;
@@ -288,9 +324,13 @@ impl Scene {
 
     /// The connection's future.
     fn connection(&self) -> impl Future<Output = ()> + use<> {
+        self.connection_of(self.connector())
+    }
+
+    fn connector(&self) -> Rc<Connector> {
         let registry = Registry::new();
         let metrics = DeliveryMetrics::register(&registry);
-        let connector = Connector::new(ConnectorParts {
+        Rc::new(Connector::new(ConnectorParts {
             config: Arc::new(ArcSwap::from_pointee(self.config.clone())),
             resolver: Resolver::fixed(self.zones.clone(), metrics.dns.clone()),
             network: Box::new(Pipes { peers: self.peers.clone(), seen: self.seen.clone() }),
@@ -300,7 +340,10 @@ impl Scene {
             trace: self.trace.clone(),
             shutdown: self.stop.subscribe(),
             random: Seeded::new(7),
-        });
+        }))
+    }
+
+    fn connection_of(&self, connector: Rc<Connector>) -> impl Future<Output = ()> + use<> {
         let name = Name::parse("default").expect("a name");
         let source = Source { name: name.clone(), address: None, ehlo: None, connections: None, message_rate: None };
         let request = OpenRequest {
@@ -310,7 +353,7 @@ impl Scene {
             ehlo: "mta.example".into(),
             pool: name,
         };
-        run(request, self.queue.clone(), self.queue.clone(), Rc::new(connector))
+        run(request, self.queue.clone(), self.queue.clone(), connector)
     }
 
     /// Runs the connection to its end.
@@ -384,6 +427,16 @@ fn many_jobs_over_one_connection_by_each_way() {
 }
 
 #[test]
+fn a_message_costs_one_write_or_less() {
+    for (offer, most) in [(&["PIPELINING"][..], 101), (&["PIPELINING", "CHUNKING"], 101)] {
+        let scene = Scene::new(Some(Script::new(offer)), None).jobs(jobs(100)).run();
+        // Besides the messages: EHLO, QUIT, and the first envelope alone.
+        let writes = scene.seen.writes.get();
+        assert!(writes <= most + 3, "{offer:?}: {writes} writes for 100 messages");
+    }
+}
+
+#[test]
 fn a_drop_or_421_at_each_phase_settles_every_job_once() {
     for offer in [&[][..], &["PIPELINING"], &["PIPELINING", "CHUNKING"]] {
         for phase in ["EHLO", "MAIL", "RCPT", "DATA", ".", "BDAT", "QUIT"] {
@@ -452,6 +505,29 @@ fn the_next_host_takes_over() {
     let failure = scene.failure().expect("no host answered");
     assert_eq!((failure.severity, failure.stage), (Severity::Temporary, "connecting"));
     assert_eq!(scene.queue.given.get(), 0);
+}
+
+#[test]
+fn a_host_that_does_not_know_its_own_chunking_gets_data() {
+    let script = Script::new(&["PIPELINING", "CHUNKING"]).when("BDAT", "502 what");
+    let scene = Scene::new(Some(script), None).jobs(jobs(1));
+    let connector = scene.connector();
+    on_thread(scene.connection_of(connector.clone()));
+    scene.queue.jobs.borrow_mut().push_back(job(1, &["b@r.example"]));
+    on_thread(scene.connection_of(connector));
+    scene.check("502 250");
+    assert_eq!((scene.commands("BDAT"), scene.commands("DATA")), (1, 1));
+}
+
+#[test]
+fn a_dead_host_is_waited_for_once() {
+    let scene = Scene::new(None, Some(Script::new(&[]))).jobs(jobs(1));
+    let connector = scene.connector();
+    on_thread(scene.connection_of(connector.clone()));
+    scene.queue.jobs.borrow_mut().push_back(job(1, &["b@r.example"]));
+    on_thread(scene.connection_of(connector));
+    scene.check("250 250");
+    assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(SECOND), at(SECOND)]);
 }
 
 #[test]

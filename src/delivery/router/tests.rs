@@ -121,7 +121,14 @@ fn routes_by_exactness() {
     }
     let domains = ["exact.example", "x.exact.example", "a.b.deep.example", "deep.example", "example", "other.test"];
     let found = resolve_with(config, Zones::new(), &domains);
-    let want = ["127.0.0.1:2626", "wild.internal:25", "::1:25", "wild.internal:25", "relay.internal:587", "relay.internal:587"];
+    let want = [
+        "127.0.0.1:2626",
+        "wild.internal:25",
+        "::1:25",
+        "wild.internal:25",
+        "relay.internal:587",
+        "relay.internal:587",
+    ];
     assert_eq!(found.iter().map(show).collect::<Vec<_>>(), want);
     let (Resolution::Plan(a), Resolution::Plan(b)) = (&found[4], &found[5]) else { panic!("no plan") };
     assert!(Arc::ptr_eq(a, b), "a default route makes one plan for all domains");

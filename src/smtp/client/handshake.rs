@@ -18,6 +18,7 @@ impl Client {
             Expect::Greeting => self.close(Some(Fault::session(State::Greeting, reply))),
             Expect::Ehlo if reply.is_ok() => {
                 self.caps = Capabilities::parse(reply);
+                self.caps.chunking &= self.settings.chunking;
                 self.after_hello();
             }
             // RFC 5321 §3.2: a server of old knows HELO only. Without EHLO there is neither STARTTLS nor AUTH.
@@ -42,7 +43,9 @@ impl Client {
     fn after_hello(&mut self) {
         if !self.encrypted {
             match self.settings.tls {
-                TlsUse::IfOffered | TlsUse::Must if self.caps.starttls => return self.say("STARTTLS", Expect::StartTls),
+                TlsUse::IfOffered | TlsUse::Must if self.caps.starttls => {
+                    return self.say("STARTTLS", Expect::StartTls);
+                }
                 TlsUse::Must => {
                     let fault = Fault::local(State::Hello, "4.7.4", "TLS is required but not offered by the peer");
                     return self.close(Some(fault));

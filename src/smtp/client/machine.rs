@@ -42,6 +42,8 @@ pub struct Settings {
     pub auth_in_clear: bool,
     /// How many transactions may be ahead of their replies.
     pub depth: u32,
+    /// Whether CHUNKING is used where it is offered; not with a host that offered and then refused it.
+    pub chunking: bool,
 }
 
 /// Why a session or a recipient failed.
@@ -198,6 +200,7 @@ pub struct Client {
     pub(super) caution: u32,
     /// The peer may still hold a transaction: the next one begins with RSET.
     pub(super) needs_reset: bool,
+    pub(super) chunking_refused: bool,
     transactions: u32,
     /// The lines of a transaction while they are formatted.
     pub(super) scratch: Vec<u8>,
@@ -219,6 +222,7 @@ impl Client {
             events: VecDeque::new(),
             caution: 0,
             needs_reset: false,
+            chunking_refused: false,
             transactions: 0,
             scratch: Vec::new(),
             trace: None,
@@ -228,6 +232,11 @@ impl Client {
     /// What the peer offers; all absent until [`Event::Ready`].
     pub fn capabilities(&self) -> &Capabilities {
         &self.caps
+    }
+
+    /// Whether the peer offered CHUNKING and then did not know BDAT: the next session should do without.
+    pub fn chunking_refused(&self) -> bool {
+        self.chunking_refused
     }
 
     /// What is to be written.
@@ -289,7 +298,11 @@ impl Client {
         while !input.is_empty() && self.phase != Phase::Closed {
             // RFC 3207 §4.2 and its injection attack: nothing that came in clear is believed after STARTTLS.
             if self.phase == Phase::Tls {
-                self.close(Some(Fault::local(State::StartTls, "4.7.0", "the peer sent data behind its reply to STARTTLS")));
+                self.close(Some(Fault::local(
+                    State::StartTls,
+                    "4.7.0",
+                    "the peer sent data behind its reply to STARTTLS",
+                )));
                 break;
             }
             match self.parser.feed(input) {

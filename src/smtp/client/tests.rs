@@ -23,6 +23,7 @@ fn settings(options: &str) -> Settings {
         credentials: has("auth").then(|| ("user".to_owned(), "pass".to_owned()).into()),
         auth_in_clear: !has("remote"),
         depth: 4,
+        chunking: !has("unchunked"),
     }
 }
 
@@ -101,7 +102,8 @@ fn check(name: &str, dialog: &str, octets_at_a_time: usize) {
             }
             Some("C:") => {
                 said.push_str(&String::from_utf8(client_output(&mut client)).expect("text"));
-                let (first, rest) = said.split_once("\r\n").unwrap_or_else(|| panic!("{at}: nothing said, want {line}"));
+                let (first, rest) =
+                    said.split_once("\r\n").unwrap_or_else(|| panic!("{at}: nothing said, want {line}"));
                 assert_eq!(first, line.get(3..).unwrap_or(""), "{at}");
                 said = rest.to_owned();
             }
@@ -284,7 +286,17 @@ fn bare_line_ends_are_not_sent() {
     check(&[b"\r\n.\r\n"], true);
     // Each of these would end the message for somebody (smuggling).
     for bad in [
-        &b"a\n.\nb"[..], b"a\n.\r\n", b"\r.\r\n", b"a\r.\r", b"\r\n.\n", b"\r\n.\r", b"\n", b"\r", b"a\r\r\n", b"\r\n\r", b"\n\r",
+        &b"a\n.\nb"[..],
+        b"a\n.\r\n",
+        b"\r.\r\n",
+        b"a\r.\r",
+        b"\r\n.\n",
+        b"\r\n.\r",
+        b"\n",
+        b"\r",
+        b"a\r\r\n",
+        b"\r\n\r",
+        b"\n\r",
     ] {
         check(&[bad], false);
     }

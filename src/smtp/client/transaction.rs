@@ -8,6 +8,7 @@
 
 use super::machine::{Client, Event, Expect, Fault, Verdict};
 use super::{Body, Reply, State};
+use crate::event::Severity;
 use crate::types::{Mailbox, Notify, Ret, ReversePath};
 
 /// The largest body that is sent ahead of the replies to RCPT: a refusal wastes no more than this.
@@ -329,7 +330,9 @@ impl Client {
         let written = self.out.written();
         let Some(flight) = self.flights.front() else { return };
         let nobody = flight.accepted == 0 || flight.mail_refused.is_some();
-        if !flight.data_written(written) && !(nobody && expect == Expect::Chunk) {
+        // A chunk for nobody is refused before it is out, and still has to go out.
+        let chunk_for_nobody = nobody && expect == Expect::Chunk;
+        if !flight.data_written(written) && !chunk_for_nobody {
             return self.on_early_reply(reply);
         }
         match reply.class() {
@@ -337,6 +340,18 @@ impl Client {
                 self.caution = self.caution.saturating_sub(1);
                 let reply = reply.to_event();
                 self.finish(|| Verdict::Delivered(reply.clone()));
+            }
+            // A middlebox that passes the offer of CHUNKING and then does not know BDAT says nothing about the message.
+            5 if expect == Expect::Chunk && !nobody && matches!(reply.code, 500 | 502 | 504) => {
+                self.chunking_refused = true;
+                self.needs_reset = true;
+                let mut fault = Fault::refusal(State::DataEnd, reply);
+                fault.severity = Severity::Temporary;
+                self.finish(|| Verdict::Failed(fault.clone()));
+                // What follows would be read as commands; whoever is behind goes by another session, without CHUNKING.
+                let mut ended = Fault::session(State::DataEnd, reply);
+                ended.untried = true;
+                self.close(Some(ended));
             }
             // Nobody was accepted: each recipient has its own refusal, and this reply only ends the data.
             2 | 4 | 5 => {
