@@ -406,6 +406,21 @@ async fn the_watermark_follows_what_is_gone() {
 }
 
 #[tokio::test]
+async fn cursors_are_kept() {
+    let dir = tempdir().expect("a folder");
+    let opened = open_in(dir.path());
+    let hook = name("hook");
+    assert_eq!(opened.reader.cursor(&hook).await, Ok(EventSeq(0)));
+    opened.ledger.save_cursor(&hook, EventSeq(7)).await.expect("on disk");
+    shut(opened).await;
+    let opened = open_in(dir.path());
+    assert_eq!(opened.reader.cursor(&hook).await, Ok(EventSeq(7)));
+    opened.ledger.remove_cursor(&hook).await.expect("on disk");
+    assert_eq!(opened.reader.cursor(&hook).await, Ok(EventSeq(0)));
+    shut(opened).await;
+}
+
+#[tokio::test]
 async fn idempotency_records_expire() {
     let dir = tempdir().expect("a folder");
     let opened = open_in(dir.path());
