@@ -3,10 +3,14 @@
 //! `cargo bench --bench ledger -- [SUBMITTERS] [CYCLES] [WORKERS] [fsync|os] [DIR]`, by default 64 submitters, 100,000 cycles, 3 workers
 //! of the database, with sync, in a folder that is removed afterwards. Prints cycles a second, and CPU per cycle of the whole process:
 //! ledger, flushes and compactions, and of the ten seconds after the last cycle, since compaction put off is not saved.
+//!
+//! `… -- backlog RECIPIENTS DIR` queues so many recipients and leaves them; `… -- restart 0 DIR` opens that folder again, refills
+//! a window of each queue, and prints how long it took and the resident memory.
 
 #![allow(clippy::print_stdout, reason = "a bench prints what it found")]
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -31,6 +35,11 @@ type Failed = Box<dyn Error>;
 fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let arg = |n: usize, or: &str| args.get(n).cloned().unwrap_or_else(|| or.to_owned());
+    match args.first().map(String::as_str) {
+        Some("backlog") => return backlog(arg(1, "1000000").parse()?, arg(2, "backlog").as_ref()),
+        Some("restart") => return restart(arg(2, "backlog").as_ref()),
+        _ => {}
+    }
     let submitters: u64 = arg(0, "64").parse()?;
     let cycles: u64 = arg(1, "100000").parse()?;
     let scratch = tempfile::tempdir()?;
@@ -87,6 +96,64 @@ fn main() -> Result<(), Failed> {
     );
     runtime.block_on(ledger.shutdown());
     Ok(())
+}
+
+/// Queues so many recipients and ends as a `kill -9` would.
+fn backlog(recipients: u64, dir: &Path) -> Result<(), Failed> {
+    let metrics = StoreMetrics::register(&Registry::new());
+    let options = StoreOptions::from_config(dir, Durability::Os, &Storage::default(), Clock::system(), metrics.clone());
+    let opened = open(options)?;
+    let shape = Shape::new()?;
+    let (cpu, began) = (cpu_seconds()?, Instant::now());
+    let mut news = opened.news;
+    std::thread::spawn(move || while news.blocking_recv().is_some() {});
+    tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+        for first in (0..recipients).step_by(100) {
+            let changes = (first..first + 100).map(|n| Change::Accept(Box::new(shape.message(n)))).collect();
+            opened.ledger.submit(changes).await?;
+        }
+        Ok::<(), Failed>(())
+    })?;
+    let (wall, used) = (began.elapsed(), cpu_seconds()? - cpu);
+    println!(
+        "{recipients} queued in {wall:.1?}, {:.1} µs CPU each; {} MB resident",
+        used * 1e6 / recipients as f64,
+        resident_mb()?
+    );
+    std::process::abort()
+}
+
+/// Opens it again, as a start does: the rows, then a window of each queue.
+fn restart(dir: &Path) -> Result<(), Failed> {
+    let metrics = StoreMetrics::register(&Registry::new());
+    let options = StoreOptions::from_config(dir, Durability::Os, &Storage::default(), Clock::system(), metrics);
+    let began = Instant::now();
+    let opened = open(options)?;
+    println!("open after {:.2?}: {:?}; {} MB resident", began.elapsed(), opened.report, resident_mb()?);
+    tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+        let mut entries = 0;
+        for row in &opened.queues {
+            let page = opened.reader.refill(row.id, None, 32).await?;
+            entries += page.entries.len();
+            if let Some(first) = page.entries.first() {
+                opened.reader.message(first.key.delivery.message).await?;
+            }
+        }
+        println!(
+            "{entries} entries and a message of each queue after {:.2?}; {} MB resident",
+            began.elapsed(),
+            resident_mb()?
+        );
+        opened.ledger.shutdown().await;
+        Ok::<(), Failed>(())
+    })
+}
+
+/// Resident memory (proc(5), `VmRSS`).
+fn resident_mb() -> Result<u64, Failed> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
 }
 
 /// What all messages share.

@@ -91,3 +91,33 @@ pub(super) fn look(probe: &SpaceProbe, shared: &Shared, min_free: u64, was_low: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(free: u64, inodes_free: u64, inodes: u64) -> Space {
+        Space { free, total: 1 << 40, inodes_free, inodes }
+    }
+
+    #[test]
+    fn low_is_low_until_a_sixteenth_more_is_free() {
+        assert!(!is_low(space(1_600, 5_000, 9_000), 1_600, false));
+        assert!(is_low(space(1_599, 5_000, 9_000), 1_600, false));
+        assert!(is_low(space(1_699, 5_000, 9_000), 1_600, true));
+        assert!(!is_low(space(1_700, 5_000, 9_000), 1_600, true));
+    }
+
+    #[test]
+    fn inodes_run_out_too_where_they_are_counted() {
+        assert!(is_low(space(u64::MAX, 999, 9_000), 1_600, false));
+        assert!(!is_low(space(u64::MAX, 0, 0), 1_600, false));
+    }
+
+    #[test]
+    fn the_file_system_answers() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let space = SpaceProbe::FileSystem(dir.path().to_owned()).look().expect("it answers");
+        assert!(space.free > 0 && space.free <= space.total);
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{Change, EntryKey, NewMessage, QueueEntry, QueueRow, Settle, StoredMessage};
+use super::{Change, EntryKey, NewMessage, QueueEntry, QueueRow, Settle, StoredMessage, keys};
 use crate::event::Event;
 use crate::types::{EventSeq, Mailbox, MessageId, Name, QueueId};
 
@@ -99,6 +99,16 @@ impl Ledger {
         answer.await.map_err(|_| self.ended())?
     }
 
+    /// Remembers how far a reader of events has come: a webhook, an export. One small record; once a page, not once an event.
+    pub async fn save_cursor(&self, reader: &Name, at: EventSeq) -> Result<(), SubmitError> {
+        self.submit(vec![Change::PutState { key: cursor_key(reader), value: at.0.to_be_bytes().to_vec() }]).await
+    }
+
+    /// Forgets a reader of events.
+    pub async fn remove_cursor(&self, reader: &Name) -> Result<(), SubmitError> {
+        self.submit(vec![Change::RemoveState { key: cursor_key(reader) }]).await
+    }
+
     /// Hands over outcomes. Never blocks: the scheduler bounds them by `delivery.max_unsettled`.
     ///
     /// `Ok` does not mean that it is on disk: [`super::News::Settled`] does.
@@ -121,6 +131,10 @@ impl Ledger {
             let _ = answer.await;
         }
     }
+}
+
+fn cursor_key(reader: &Name) -> Vec<u8> {
+    [keys::STATE_CURSOR, reader.as_str().as_bytes()].concat()
 }
 
 pub(super) fn change_bytes(change: &Change) -> usize {
@@ -326,6 +340,14 @@ impl Reader {
     pub async fn state_get(&self, key: impl Into<Vec<u8>>) -> Result<Option<Bytes>, ReadError> {
         let key = key.into();
         self.ask(|reply| ReadRequest::StateGet { key, reply }).await
+    }
+
+    /// How far a reader of events had come: what [`Ledger::save_cursor`] saved last. Unknown readers begin with the oldest event.
+    pub async fn cursor(&self, reader: &Name) -> Result<EventSeq, ReadError> {
+        let value = self.state_get(cursor_key(reader)).await?;
+        let Some(value) = value else { return Ok(EventSeq(0)) };
+        let octets = <[u8; 8]>::try_from(&value[..]).map_err(|_| ReadError("the cursor is not readable".into()))?;
+        Ok(EventSeq(u64::from_be_bytes(octets)))
     }
 
     /// The rows of all queues that hold something, as they are on disk.

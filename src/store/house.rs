@@ -78,7 +78,7 @@ impl House {
         self.unpin(spaces, journals)
     }
 
-    fn unpin(&mut self, spaces: &Spaces, journals: usize) -> fjall::Result<()> {
+    pub(super) fn unpin(&mut self, spaces: &Spaces, journals: usize) -> fjall::Result<()> {
         let idle = self.idle_at == self.last_commit;
         self.idle_at = self.last_commit;
         if idle {

@@ -22,6 +22,8 @@ pub(super) const STATE_CUT: &[u8] = b"ledger/cut";
 pub(super) const STATE_LEFT: &[u8] = b"left/";
 /// `state`: answers to requests with an `Idempotency-Key`; the ledger expires them.
 pub(super) const STATE_IDEMPOTENCY: &[u8] = b"idempotency/";
+/// `state`: how far a reader of events has come, by its name: a sequence (8).
+pub(super) const STATE_CURSOR: &[u8] = b"cursor/";
 /// `state`: when a record expires (8), and its key.
 pub(super) const STATE_EXPIRY: &[u8] = b"expiry/";
 

@@ -19,8 +19,10 @@ const JOURNALS_BYTES_MAX: u64 = 128 << 20;
 const SEPARATE_BYTES: u32 = 1 << 10;
 
 const MEMTABLE_CONTENT: u64 = 32 << 20;
-const MEMTABLE_HOT: u64 = 16 << 20;
-const MEMTABLE_COLD: u64 = 4 << 20;
+/// Keys come in about their order, so that the path to where they go stays in the processor's cache.
+const MEMTABLE_ORDERED: u64 = 16 << 20;
+/// Keys come in no order: what a memtable has beyond the cache costs a miss a step.
+const MEMTABLE_SCATTERED: u64 = 4 << 20;
 
 /// The database and its keyspaces.
 pub(super) struct Spaces {
@@ -56,10 +58,10 @@ impl Spaces {
             // The ledger says how each batch is persisted.
             .manual_journal_persist(true)
             .open()?;
-        let content = db.keyspace("content", || options(Kind::Content))?;
-        let queue = db.keyspace("queue", || options(Kind::Hot))?;
-        let queues = db.keyspace("queues", || options(Kind::Cold))?;
-        let state = db.keyspace("state", || options(Kind::Cold))?;
+        let content = db.keyspace("content", || options_of("content"))?;
+        let queue = db.keyspace("queue", || options_of("queue"))?;
+        let queues = db.keyspace("queues", || options_of("queues"))?;
+        let state = db.keyspace("state", || options_of("state"))?;
         let spaces = Self { db, content, queue, queues, state, days: ArcSwap::default(), lock: None };
         spaces.find_days()?;
         Ok(spaces)
@@ -85,8 +87,9 @@ impl Spaces {
     }
 
     fn day_spaces(&self, number: u32) -> fjall::Result<(Keyspace, Keyspace)> {
-        let events = self.db.keyspace(&format!("events.{number}"), || options(Kind::Hot))?;
-        let trace = self.db.keyspace(&format!("trace.{number}"), || options(Kind::Hot))?;
+        let (events, trace) = (format!("events.{number}"), format!("trace.{number}"));
+        let events = self.db.keyspace(&events, || options_of(&events))?;
+        let trace = self.db.keyspace(&trace, || options_of(&trace))?;
         Ok((events, trace))
     }
 
@@ -145,18 +148,19 @@ impl Spaces {
 enum Kind {
     /// Bodies: large values.
     Content,
-    /// Small values, written with every message.
-    Hot,
-    /// Small values, written now and then.
-    Cold,
+    /// Small values whose keys grow.
+    Ordered,
+    /// Small values whose keys come in no order.
+    Scattered,
 }
 
-/// The options of a keyspace by its name, for a copy of it.
+/// The options of a keyspace by its name.
 pub(super) fn options_of(name: &str) -> KeyspaceCreateOptions {
     options(match name {
         "content" => Kind::Content,
-        "queues" | "state" => Kind::Cold,
-        _ => Kind::Hot,
+        "queue" | "queues" | "state" => Kind::Scattered,
+        name if name.starts_with("trace.") => Kind::Scattered,
+        _ => Kind::Ordered,
     })
 }
 
@@ -170,7 +174,7 @@ fn options(kind: Kind) -> KeyspaceCreateOptions {
             .with_kv_separation(Some(
                 KvSeparationOptions::default().separation_threshold(SEPARATE_BYTES).compression(CompressionType::None),
             )),
-        Kind::Hot => base.max_memtable_size(MEMTABLE_HOT),
-        Kind::Cold => base.max_memtable_size(MEMTABLE_COLD),
+        Kind::Ordered => base.max_memtable_size(MEMTABLE_ORDERED),
+        Kind::Scattered => base.max_memtable_size(MEMTABLE_SCATTERED),
     }
 }

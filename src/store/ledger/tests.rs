@@ -1,5 +1,6 @@
 //! The store as the engines see it: what is promised, and what a crash leaves of it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -205,6 +206,10 @@ async fn a_second_opener_and_a_newer_format_are_refused() {
     let refused = open(options(dir.path())).err().expect("locked");
     let text = refused.to_string();
     assert!(text.contains("in use by another posthaste (pid"), "{text}");
+    for folder in [dir.path().join("store"), dir.path().join("lock")] {
+        let mode = std::fs::metadata(&folder).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "nobody else reads mail: {}", folder.display());
+    }
     let newer = Change::PutState { key: keys::STATE_FORMAT.to_vec(), value: records::encode_count(2) };
     opened.ledger.submit(vec![newer]).await.expect("on disk");
     shut(opened).await;
@@ -406,6 +411,21 @@ async fn the_watermark_follows_what_is_gone() {
 }
 
 #[tokio::test]
+async fn cursors_are_kept() {
+    let dir = tempdir().expect("a folder");
+    let opened = open_in(dir.path());
+    let hook = name("hook");
+    assert_eq!(opened.reader.cursor(&hook).await, Ok(EventSeq(0)));
+    opened.ledger.save_cursor(&hook, EventSeq(7)).await.expect("on disk");
+    shut(opened).await;
+    let opened = open_in(dir.path());
+    assert_eq!(opened.reader.cursor(&hook).await, Ok(EventSeq(7)));
+    opened.ledger.remove_cursor(&hook).await.expect("on disk");
+    assert_eq!(opened.reader.cursor(&hook).await, Ok(EventSeq(0)));
+    shut(opened).await;
+}
+
+#[tokio::test]
 async fn idempotency_records_expire() {
     let dir = tempdir().expect("a folder");
     let opened = open_in(dir.path());
@@ -459,4 +479,51 @@ async fn a_failed_commit_ends_everything() {
     let told = opened.ledger.submit(vec![]).await;
     assert!(matches!(told, Err(SubmitError::Failed(_))), "{told:?}");
     assert!(matches!(opened.ledger.settle(Settle::default()), Err(SubmitError::Failed(_))));
+}
+
+/// An idle keyspace pins journals: after a quiet minute everything is flushed, and nothing is lost by it.
+#[tokio::test]
+async fn a_quiet_minute_flushes_everything() {
+    let dir = tempdir().expect("a folder");
+    let opened = open_in(dir.path());
+    for n in 0..50 {
+        opened.ledger.submit(accept(message(n, &["a@b.example"], &[b'x'; 4_000]))).await.expect("on disk");
+    }
+    let spaces = opened.store.spaces();
+    let (mark, _) = super::super::house::Mark::open(&dir.path().join("other.mark")).expect("made");
+    let mut house = House::new(mark, 3);
+    house.mark(Last { commit: 50, ..Last::default() });
+    house.unpin(spaces, 1).expect("the first look");
+    house.unpin(spaces, 1).expect("a minute later");
+    while spaces.all().iter().any(|(_, space)| space.sealed_memtable_count() > 0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(spaces.all().iter().all(|(_, space)| space.table_count() > 0), "each has something on disk");
+    let found = opened.reader.message(id(49)).await.expect("readable").expect("there");
+    assert_eq!(found.body.len(), 4_000);
+    shut(opened).await;
+    let opened = open_in(dir.path());
+    assert_eq!((opened.report.recipients, opened.report.cut), (50, None));
+    shut(opened).await;
+}
+
+/// A commit that never ends is told by another thread.
+#[tokio::test]
+async fn a_hanging_commit_is_a_failure() {
+    let failed = Arc::default();
+    let metrics = crate::metrics::store::StoreMetrics::register(&crate::metrics::Registry::new());
+    let shared = Shared::new(metrics, failed, 0);
+    assert_eq!(shared.commit_millis(), 0);
+    shared.commit_begins();
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(shared.commit_millis() >= 20);
+    shared.commit_ends();
+    assert_eq!(shared.commit_millis(), 0);
+    let mut status = shared.watch();
+    shared.fail("it hangs");
+    shared.fail("another reason");
+    shared.set_free(0, true);
+    let told = status.wait_for(|s| *s != StoreStatus::Good).await.expect("told").clone();
+    assert_eq!(told, StoreStatus::Failed("it hangs".into()), "the first reason stays, whatever comes");
+    assert_eq!(shared.failure(), Some(SubmitError::Failed("it hangs".into())));
 }
