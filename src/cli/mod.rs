@@ -7,16 +7,15 @@
 //! A new command is one line in `commands!`. Only this module and what is below it print.
 
 mod check;
-mod check_dns;
+pub mod check_dns;
 mod completions;
 mod config;
 mod exit;
 mod hash_password;
 mod init;
-pub mod logging;
+mod print;
 mod send;
 mod serve;
-pub mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,6 +23,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use exit::Exit;
+use print::print;
 
 /// A self-hosted mail delivery server for campaigns and transactional mail.
 #[derive(Parser, Debug)]

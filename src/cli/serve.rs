@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::{Exit, logging};
+use super::Exit;
 use crate::config;
 
 /// Run the daemon.
@@ -26,16 +26,12 @@ impl Serve {
         let (config, warnings) = match config::load(&self.config) {
             Ok(loaded) => loaded,
             Err(errors) => {
-                for problem in errors.errors.iter().chain(&errors.warnings) {
-                    eprintln!("{problem}");
-                }
+                errors.errors.iter().for_each(|error| eprintln!("error: {error}"));
+                errors.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
                 return Ok(Exit::Failure);
             }
         };
-        logging::start(&config.log)?;
-        for warning in &warnings {
-            tracing::warn!(problem = %warning, "configuration");
-        }
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("can't make the data folder {}", config.data_dir.display()))?;
         anyhow::bail!("this build has no daemon: the engines are not joined yet")

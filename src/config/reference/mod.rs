@@ -111,6 +111,12 @@ static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
     .collect()
 });
 
+/// The headers of the tables that know `key`, as `[smtp]`; the top of the file is `the top of the file`.
+pub(super) fn tables_with(key: &str) -> Vec<String> {
+    let with_key = sections().into_iter().filter(|section| section.ty.fields.iter().any(|field| field.name == key));
+    with_key.map(|s| if s.header.is_empty() { "the top of the file".into() } else { s.header }).collect()
+}
+
 /// The names of the fields whose type names `part`.
 #[cfg(test)]
 pub(super) fn fields_of_type(part: &str) -> Vec<String> {
