@@ -2,7 +2,7 @@
 //!
 //! 1. [`parse`] reads the sources of the config types: structs, fields, doc comments, names of variants;
 //! 2. defaults come from the types themselves, serialised; examples from one example configuration;
-//! 3. [`markdown`] writes `docs/config.md`, [`commented_toml`] writes `config/posthaste.toml`.
+//! 3. [`markdown()`] writes `docs/config.md`, [`commented_toml`] writes `config/posthaste.toml`.
 //!
 //! A test writes both with `UPDATE=1` and fails when the committed ones differ.
 
