@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{Exit, check_dns, table};
+use super::{Exit, check_dns, print};
 use crate::config;
 
 /// Check a configuration and all the files that it names.
@@ -45,7 +45,7 @@ impl Check {
             let _ = writeln!(out, "{}", summary(&self.config, errors.len(), warnings.len()));
         }
         if !out.is_empty() {
-            table::print(&out)?;
+            print(&out)?;
         }
         match config {
             None => Ok(Exit::Failure),

@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 
-use super::{Cli, Exit, table};
+use super::{Cli, Exit, print};
 
 /// Print the completions for a shell.
 #[derive(clap::Args, Debug)]
@@ -18,7 +18,7 @@ impl Completions {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let mut out = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "posthaste", &mut out);
-        table::print(&String::from_utf8_lossy(&out))?;
+        print(&String::from_utf8_lossy(&out))?;
         Ok(Exit::Success)
     }
 }

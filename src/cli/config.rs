@@ -1,6 +1,6 @@
 //! `posthaste config`: the reference of the configuration.
 
-use super::{Exit, table};
+use super::{Exit, print};
 use crate::config::reference;
 
 /// About the configuration file.
@@ -17,7 +17,7 @@ pub(super) enum ConfigCommand {
 impl ConfigCommand {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let ConfigCommand::Reference { toml } = self;
-        table::print(&if toml { reference::commented_toml() } else { reference::markdown() })?;
+        print(&if toml { reference::commented_toml() } else { reference::markdown() })?;
         Ok(Exit::Success)
     }
 }

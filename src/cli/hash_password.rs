@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use argon2::{Argon2, PasswordHasher};
 
-use super::{Exit, table};
+use super::{Exit, print};
 
 /// The longest password that is taken, in octets: what AUTH PLAIN can carry in one line.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -37,7 +37,7 @@ impl HashPassword {
             stdin.lock().take(PASSWORD_BYTES_MAX as u64 + 2).read_line(&mut line).context("can't read the password")?;
             trim_line_end(&line).to_owned()
         };
-        table::print(&hash(&password)?)?;
+        print(&hash(&password)?)?;
         Ok(Exit::Success)
     }
 }

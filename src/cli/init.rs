@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::{Exit, table};
+use super::{Exit, print};
 use crate::config;
 use crate::types::Domain;
 
@@ -91,7 +91,7 @@ impl Init {
             port = self.smtp_port,
             domain = domain.as_ref().map_or("example.com", Domain::as_str),
         );
-        table::print(&out)?;
+        print(&out)?;
         Ok(Exit::Success)
     }
 

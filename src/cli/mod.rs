@@ -8,16 +8,16 @@
 
 pub mod admin;
 mod check;
-mod check_dns;
+pub mod check_dns;
 mod completions;
 pub mod demo;
 mod config;
 mod exit;
 mod hash_password;
 mod init;
+mod print;
 mod send;
 mod serve;
-pub mod table;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use exit::Exit;
+use print::print;
 
 /// A self-hosted mail delivery server for campaigns and transactional mail.
 #[derive(Parser, Debug)]

@@ -1,6 +1,6 @@
 //! Configuration: what an operator writes, parsed strictly into types.
 //!
-//! 1. [`load`] reads the file and what it includes, refuses unknown keys (with line, column and the nearest key),
+//! 1. [`load()`] reads the file and what it includes, refuses unknown keys (with line, column and the nearest key),
 //! 2. checks what no single value can show (dangling names, clashing listeners, readable keys),
 //! 3. and gives a [`Config`] that the engines share behind an `ArcSwap`; a reload swaps it whole or not at all.
 //!

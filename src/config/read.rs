@@ -242,11 +242,16 @@ impl<'de> de::Deserializer<'de> for De<'de> {
     }
 }
 
+/// The nearest key here, else the tables that know the key, else what is known here.
 fn hint_for_unknown(key: &str, fields: &[&str], name: &str) -> String {
-    match nearest(key, fields.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if name == "Config" => "`posthaste config reference` lists all keys".into(),
-        None => format!("known here: {}", fields.join(", ")),
+    if let Some(near) = nearest(key, fields.iter().copied()) {
+        return format!("did you mean `{near}`?");
+    }
+    let elsewhere = super::reference::tables_with(key);
+    match elsewhere.is_empty() {
+        false => format!("`{key}` belongs into {}", elsewhere.join(" or ")),
+        true if name == "Config" => "`posthaste config reference` lists all keys".into(),
+        true => format!("known here: {}", fields.join(", ")),
     }
 }
 

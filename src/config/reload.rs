@@ -126,7 +126,7 @@ fn keep_what_is_fixed(old: &Config, new: &mut Config) -> Vec<String> {
         "storage.cache" => storage.cache,
         "storage.content_cache" => storage.content_cache,
         "storage.window_entries" => storage.window_entries,
-        "log" => log,
+        "log.format" => log.format,
     }
     if sockets(&new.smtp.listeners) != sockets(&old.smtp.listeners) {
         kept.push("smtp.listeners".into());
@@ -175,7 +175,7 @@ fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
             })*
         };
     }
-    compare!(smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, storage);
+    compare!(smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, storage, log);
     changed
 }
 

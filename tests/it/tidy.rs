@@ -41,9 +41,6 @@ const RESERVED: [(&str, &str, &str); 5] = [
     ("fjall", "store", "the store alone knows its database"),
 ];
 
-/// Reserved names that are something else where they stand: the log's own time stamps.
-const EXEMPT: [(&str, &str); 1] = [("cli/logging.rs", "SystemTime")];
-
 /// The longest file, in lines without its tests.
 const LINES_MAX: usize = 600;
 
@@ -137,7 +134,7 @@ fn reserved(path: &str, text: &str) -> Wrong {
                 let inner = name != "SystemTime" && before == Some(':');
                 !inner && !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '"'))
             });
-            if said && modules[0] != owner && !EXEMPT.contains(&(path, name)) {
+            if said && modules[0] != owner {
                 wrong.push(format!("line {}: only `{owner}` says `{name}`: {why}", i + 1));
             }
         }

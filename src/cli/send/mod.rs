@@ -20,7 +20,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::message::Prepared;
-use super::{Exit, table};
+use super::{Exit, print};
 
 /// The largest message that is read. Servers refuse much smaller ones.
 const MESSAGE_BYTES_MAX: u64 = 256 << 20;
@@ -107,7 +107,7 @@ impl Send {
         match self.send() {
             Ok(reply) => {
                 if !self.quiet {
-                    table::print(&reply)?;
+                    print(&reply)?;
                 }
                 Ok(Exit::Success)
             }

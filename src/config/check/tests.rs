@@ -99,6 +99,8 @@ fn unknown_keys_are_told_with_the_nearest() {
     );
     assert_eq!(hint("hostnmae = 1"), "did you mean `hostname`?");
     assert_eq!(hint("[retry]\nexpires_after = '4d'"), "did you mean `expire_after`?");
+    assert_eq!(hint("max_message_size = 1"), "`max_message_size` belongs into [smtp]");
+    assert_eq!(hint("[retry]\nhostname = 'x'"), "`hostname` belongs into the top of the file");
     assert_eq!(
         hint("[tls]\nzzz = 1\ncertificate_file = 'cert.pem'\nkey_file = 'key.pem'"),
         "known here: certificate_file, key_file"

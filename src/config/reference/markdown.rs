@@ -32,7 +32,7 @@ first. Without `[http]` there is no HTTP listener (the control socket in `data_d
 leaves out keeps its built-in value.
 
 **Reloading.** `posthaste reload` and SIGHUP read everything again and swap it in one step, or keep the old configuration and say why. These
-keys apply only after a restart, and a reload names those that changed: `hostname`, `data_dir`, `durability`, `log`, `dns`, `public`,
+keys apply only after a restart, and a reload names those that changed: `hostname`, `data_dir`, `durability`, `log.format`, `dns`, `public`,
 address, role and TLS mode of listeners, `http.address`, `http.max_connections`, `delivery.max_unsettled`, `storage.cache`,
 `storage.content_cache`, `storage.window_entries`. A reload that takes away a tenant or pool with queued mail is refused,
 naming the count.

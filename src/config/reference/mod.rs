@@ -2,7 +2,7 @@
 //!
 //! 1. [`parse`] reads the sources of the config types: structs, fields, doc comments, names of variants;
 //! 2. defaults come from the types themselves, serialised; examples from one example configuration;
-//! 3. [`markdown`] writes `docs/config.md`, [`commented_toml`] writes `config/posthaste.toml`.
+//! 3. [`markdown()`] writes `docs/config.md`, [`commented_toml`] writes `config/posthaste.toml`.
 //!
 //! A test writes both with `UPDATE=1` and fails when the committed ones differ.
 
@@ -110,6 +110,12 @@ static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
     .flat_map(parse::parse)
     .collect()
 });
+
+/// The headers of the tables that know `key`, as `[smtp]`; the top of the file is `the top of the file`.
+pub(super) fn tables_with(key: &str) -> Vec<String> {
+    let with_key = sections().into_iter().filter(|section| section.ty.fields.iter().any(|field| field.name == key));
+    with_key.map(|s| if s.header.is_empty() { "the top of the file".into() } else { s.header }).collect()
+}
 
 /// The names of the fields whose type names `part`.
 #[cfg(test)]
