@@ -189,7 +189,7 @@ impl Authenticator {
     }
 
     /// How long this client waits before its next password is looked at.
-    fn delay(&self, client: IpAddr) -> Duration {
+    pub(super) fn delay(&self, client: IpAddr) -> Duration {
         let failures = self.failures.lock();
         match failures.get(&client_key(client)) {
             Some((count, last)) if self.clock.now().since(*last) < FAILURES_TTL => {
@@ -199,7 +199,7 @@ impl Authenticator {
         }
     }
 
-    fn count_failure(&self, client: IpAddr) {
+    pub(super) fn count_failure(&self, client: IpAddr) {
         let now = self.clock.now();
         let mut failures = self.failures.lock();
         if failures.len() >= FAILURES_MAX {

@@ -109,7 +109,7 @@ fn trace_fields_follow_the_rfc() {
         all,
         format!(
             "Received: from client.example ([192.0.2.1])\r\n\tby mta.example with ESMTPSA id {id}\r\n\t\
-             (TLSv1.3 TLS13_AES_256_GCM_SHA384)\r\n\tfor <c@xn--d-xga.example>;\r\n\tMon, 23 Nov 2026 17:55:49 +0000\r\n\
+             (TLSv1.3 TLS13_AES_256_GCM_SHA384)\r\n\tfor <c@xn--d-eha.example>;\r\n\tMon, 23 Nov 2026 17:55:49 +0000\r\n\
              Date: Mon, 23 Nov 2026 17:55:49 +0000\r\nMessage-ID: <{id}@mta.example>\r\n"
         )
     );
