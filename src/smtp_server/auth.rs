@@ -11,9 +11,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ahash::AHashMap;
+use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::Argon2;
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use sha2::Sha256;
@@ -110,16 +110,7 @@ impl Authenticator {
         random::fill(&mut key);
         let dummy = hash_password("no user has this password").map_err(std::io::Error::other)?.into();
         let clock = intake.clock().clone();
-        Ok(Self {
-            intake,
-            clock,
-            jobs,
-            key,
-            cache: Mutex::default(),
-            failures: Mutex::default(),
-            dummy,
-            metrics,
-        })
+        Ok(Self { intake, clock, jobs, key, cache: Mutex::default(), failures: Mutex::default(), dummy, metrics })
     }
 
     /// Checks a login of a client at a listener. May take seconds for one that has failed before.

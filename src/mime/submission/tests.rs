@@ -37,7 +37,9 @@ fn bcc_and_steering_go_and_nothing_else_changes() {
 
 #[test]
 fn prepending_keeps_every_octet() {
-    for message in ["From: a@b.example\r\n\r\nbody", "From: a@b.example\r\n", "From: a@b.example", "From: a@b.example\r\n\r\n"] {
+    for message in
+        ["From: a@b.example\r\n\r\nbody", "From: a@b.example\r\n", "From: a@b.example", "From: a@b.example\r\n\r\n"]
+    {
         assert_eq!(assembled(message, "N: 1\r\n"), format!("N: 1\r\n{message}"));
     }
 }

@@ -93,9 +93,8 @@ async fn a_message_is_stored_whole() {
 async fn senders_stay_in_their_domains() {
     let door = door(config());
     let to = ["b@b.example"];
-    let by = |tenant, from: &str, header_from: &str| {
-        submission(tenant, from, &to, &format!("From: {header_from}\r\n\r\n"))
-    };
+    let by =
+        |tenant, from: &str, header_from: &str| submission(tenant, from, &to, &format!("From: {header_from}\r\n\r\n"));
     let named = "tenant acme may not send from the domain beta.example";
     door.refused(by(Some("acme"), "a@beta.example", "a@acme.example"), 550, "5.7.1", named).await;
     door.refused(by(Some("acme"), "a@acme.example", "a@beta.example"), 550, "5.7.1", named).await;

@@ -4,7 +4,7 @@
 //! each other go out in one burst. `S:` is a reply (`{id}` stands for a message id, `...` at the end for anything; `S#5:`
 //! for five times the same). `T:` the TLS handshake is wanted and done. `W: 60` so many seconds pass. `X: why` the session
 //! ends. `M: from -> to to` a message was stored, with the body of the `B:` lines behind it (without `Received`).
-//! `D:` is one recipient's NOTIFY and ORCPT. `G: state` sets the gate of intake. `@ key value` stands first and sets what the test needs. Escapes: `\r \n \0 \\ \u{…} \xNN`.
+//! `D:` is one recipient's NOTIFY and ORCPT. `G: state` sets the gate of intake, `H: n` what other sessions hold in memory, `P:` forgets what was stored. `@ key value` stands first and sets what the test needs. Escapes: `\r \n \0 \\ \u{…} \xNN`.
 //!
 //! Each dialog is run with bursts in one piece, octet by octet, and in odd pieces: the replies must be the same.
 
@@ -279,6 +279,10 @@ impl Player {
                     _ => GateState::ShuttingDown,
                 }),
                 "P" => self.stored.clear(),
+                "H" => {
+                    let octets: u64 = value.parse().expect("octets that other sessions hold");
+                    self.intake.receiving().store(octets, std::sync::atomic::Ordering::Relaxed);
+                }
                 _ => panic!("{}: not understood", self.place),
             }
         }
@@ -287,6 +291,7 @@ impl Player {
         self.expect_silence();
         self.expect_body_end();
         assert_eq!(self.closed, None, "{file}: the session ended");
+        drop(self.session);
     }
 }
 
@@ -301,7 +306,8 @@ fn check(credentials: Credentials) -> LoginResult {
 #[test]
 fn golden_dialogs() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/smtp_server/dialogs");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder").map(|e| e.expect("an entry").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("the folder").map(|e| e.expect("an entry").path()).collect();
     files.sort();
     assert!(files.len() > 30, "only {} dialogs found", files.len());
     for file in files {

@@ -51,8 +51,11 @@ fn start(change: impl FnOnce(&mut Config)) -> Running {
     let (tls, certificate) = write_certificate(folder.path());
     let mut config = config();
     config.tls = Some(tls);
-    config.smtp.listeners =
-        vec![listener(ListenerTls::Starttls, false), listener(ListenerTls::Implicit, false), listener(ListenerTls::None, true)];
+    config.smtp.listeners = vec![
+        listener(ListenerTls::Starttls, false),
+        listener(ListenerTls::Implicit, false),
+        listener(ListenerTls::None, true),
+    ];
     change(&mut config);
     let (intake, store, _) = intake(config.clone(), Clock::system());
     let registry = Registry::new();
@@ -137,7 +140,10 @@ async fn connect(running: &Running, listener: usize) -> Client<TcpStream> {
     Client::new(TcpStream::connect(running.addresses[listener]).await.expect("connecting works"))
 }
 
-async fn tls(io: TcpStream, certificate: &CertificateDer<'static>) -> Client<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn tls(
+    io: TcpStream,
+    certificate: &CertificateDer<'static>,
+) -> Client<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.clone()).expect("a valid certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -156,7 +162,9 @@ async fn a_burst_gets_one_write_and_the_mail_is_stored() {
     let mut client = connect(&running, 2).await;
     client.expect("220 mta.example").await;
     client.ask("EHLO c.example", "250 ").await;
-    client.say("MAIL FROM:<a@acme.example>\r\nRCPT TO:<b@b.example>\r\nRCPT TO:<c@b.example>\r\nNOOP\r\nDATA\r\n").await;
+    client
+        .say("MAIL FROM:<a@acme.example>\r\nRCPT TO:<b@b.example>\r\nRCPT TO:<c@b.example>\r\nNOOP\r\nDATA\r\n")
+        .await;
     assert_eq!(client.replies(5).await.len(), 5);
     assert_eq!(client.reads, 1, "five replies in one segment");
     client.say("From: a@acme.example\r\n\r\nx\r\n.\r\nQUIT\r\n").await;
@@ -286,7 +294,9 @@ async fn connections_are_limited() {
 
 #[tokio::test]
 async fn silence_is_ended_by_the_timer() {
-    let running = start(|config| config.smtp.command_timeout = HumanDuration("300ms".parse::<HumanDuration>().map_or(Duration::ZERO, |d| d.0)));
+    let running = start(|config| {
+        config.smtp.command_timeout = HumanDuration("300ms".parse::<HumanDuration>().map_or(Duration::ZERO, |d| d.0))
+    });
     let mut client = connect(&running, 2).await;
     client.expect("220").await;
     for _ in 0..4 {
