@@ -51,7 +51,7 @@ impl SmtpServerMetrics {
             ),
             sessions_ended: registry.counters(
                 "smtp_server_sessions_ended_total",
-                "Sessions ended by us: timeout, slow, malformed, errors, limit, shutdown.",
+                "Sessions ended by us: timeout, slow, malformed, errors, limit, memory, shutdown.",
                 &["reason"],
             ),
         }

@@ -145,12 +145,9 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, Refused> {
     if verb_is("HELP") {
         return Ok(Command::Help);
     }
-    for (name, command) in [
-        ("DATA", Command::Data),
-        ("RSET", Command::Rset),
-        ("QUIT", Command::Quit),
-        ("STARTTLS", Command::StartTls),
-    ] {
+    for (name, command) in
+        [("DATA", Command::Data), ("RSET", Command::Rset), ("QUIT", Command::Quit), ("STARTTLS", Command::StartTls)]
+    {
         if verb_is(name) {
             return if rest.is_empty() { Ok(command) } else { Err(syntax("No argument is allowed here").into()) };
         }
@@ -340,9 +337,16 @@ mod tests {
 
     #[test]
     fn refuses_relay_tricks() {
-        for path in ["u%v@us.example", "\"u@v\"@us.example", "@us.example:u@v.example", "v!u@us.example",
-            "u@v@us.example", "u@[127.0.0.1]", "u@us.example.", "plain"]
-        {
+        for path in [
+            "u%v@us.example",
+            "\"u@v\"@us.example",
+            "@us.example:u@v.example",
+            "v!u@us.example",
+            "u@v@us.example",
+            "u@[127.0.0.1]",
+            "u@us.example.",
+            "plain",
+        ] {
             refused(&format!("RCPT TO:<{path}>"), 553, "5.1.3");
         }
     }

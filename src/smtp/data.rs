@@ -142,8 +142,18 @@ mod tests {
     #[test]
     fn nothing_else_ends_it() {
         for tail in [
-            "\n.\n", "\n.\r", "\r.\n", "\r.\r", "\n.\r\n", "\r.\r\n", "\r\n.\n", "\r\n\0.\r\n", "\r\n.\0\r\n",
-            "\r\n.\r\r\n", "\r\r\n.\r\r\n", "\r\n.\rx",
+            "\n.\n",
+            "\n.\r",
+            "\r.\n",
+            "\r.\r",
+            "\n.\r\n",
+            "\r.\r\n",
+            "\r\n.\n",
+            "\r\n\0.\r\n",
+            "\r\n.\0\r\n",
+            "\r\n.\r\r\n",
+            "\r\r\n.\r\r\n",
+            "\r\n.\rx",
         ] {
             check(format!("a{tail}").as_bytes(), Err(Received::Malformed));
         }

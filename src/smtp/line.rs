@@ -34,10 +34,11 @@ pub enum Line<'a> {
 pub fn find(buffer: &[u8], max: usize) -> Line<'_> {
     let window = &buffer[..buffer.len().min(max)];
     let Some(lf) = memchr(b'\n', window) else {
-        if window.len() == max {
-            return Line::TooLong;
-        }
-        return if has_bare_control(window) { Line::Malformed } else { Line::Incomplete };
+        return match window.len() == max {
+            _ if has_bare_control(window) => Line::Malformed,
+            true => Line::TooLong,
+            false => Line::Incomplete,
+        };
     };
     let Some(line) = window[..lf].strip_suffix(b"\r") else { return Line::Malformed };
     if memchr::memchr2(b'\r', 0, line).is_some() {

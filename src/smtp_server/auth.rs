@@ -11,9 +11,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ahash::AHashMap;
+use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::Argon2;
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use sha2::Sha256;
@@ -110,16 +110,7 @@ impl Authenticator {
         random::fill(&mut key);
         let dummy = hash_password("no user has this password").map_err(std::io::Error::other)?.into();
         let clock = intake.clock().clone();
-        Ok(Self {
-            intake,
-            clock,
-            jobs,
-            key,
-            cache: Mutex::default(),
-            failures: Mutex::default(),
-            dummy,
-            metrics,
-        })
+        Ok(Self { intake, clock, jobs, key, cache: Mutex::default(), failures: Mutex::default(), dummy, metrics })
     }
 
     /// Checks a login of a client at a listener. May take seconds for one that has failed before.
@@ -189,7 +180,7 @@ impl Authenticator {
     }
 
     /// How long this client waits before its next password is looked at.
-    fn delay(&self, client: IpAddr) -> Duration {
+    pub(super) fn delay(&self, client: IpAddr) -> Duration {
         let failures = self.failures.lock();
         match failures.get(&client_key(client)) {
             Some((count, last)) if self.clock.now().since(*last) < FAILURES_TTL => {
@@ -199,7 +190,7 @@ impl Authenticator {
         }
     }
 
-    fn count_failure(&self, client: IpAddr) {
+    pub(super) fn count_failure(&self, client: IpAddr) {
         let now = self.clock.now();
         let mut failures = self.failures.lock();
         if failures.len() >= FAILURES_MAX {

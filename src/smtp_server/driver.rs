@@ -71,7 +71,9 @@ async fn serve(
     let session = |tls| Session::new(shared.intake.clone(), info.clone(), peer, tls, clock.now());
     if implicit_tls {
         return match handshake(shared, stream).await {
-            Some((mut stream, tls)) => Driver::new(shared, session(Some(tls)), shutdown).to_end(&mut stream).await,
+            Some((mut stream, tls)) => {
+                Driver::new(shared, session(Some(tls)), shutdown).drive_to_end(&mut stream).await
+            }
             None => "handshake",
         };
     }
@@ -83,7 +85,7 @@ async fn serve(
                 driver.start = 0;
                 driver.end = 0;
                 driver.session.tls_started(tls, clock.now());
-                driver.to_end(&mut stream).await
+                driver.drive_to_end(&mut stream).await
             }
             None => "handshake",
         },
@@ -146,7 +148,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Drives a session that can't start TLS any more.
-    async fn to_end<S: AsyncRead + AsyncWrite + Unpin>(mut self, io: &mut S) -> &'static str {
+    async fn drive_to_end<S: AsyncRead + AsyncWrite + Unpin>(mut self, io: &mut S) -> &'static str {
         match self.drive(io).await {
             End::Closed(why) => self.close(io, why).await,
             End::StartTls => "handshake",

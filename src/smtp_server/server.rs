@@ -10,11 +10,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
+use super::Authenticator;
 use super::driver;
 use super::limits::{ConnectionLimits, Full};
 use super::session::{ListenerInfo, Peer};
 use super::tls::{self, TlsError};
-use super::Authenticator;
 use crate::config::{Config, ListenerTls};
 use crate::metrics::Registry;
 use crate::metrics::smtp_server::SmtpServerMetrics;
@@ -121,13 +121,8 @@ impl Server {
         }
         let metrics = SmtpServerMetrics::register(registry);
         let authenticator = Authenticator::new(intake.clone(), metrics.clone()).map_err(BindError::Thread)?;
-        let shared = Shared {
-            intake,
-            authenticator,
-            metrics,
-            tls: ArcSwapOption::from(certificate),
-            limits: Arc::default(),
-        };
+        let shared =
+            Shared { intake, authenticator, metrics, tls: ArcSwapOption::from(certificate), limits: Arc::default() };
         Ok(Self { shared: Arc::new(shared), listeners })
     }
 
@@ -212,11 +207,8 @@ impl Accepting {
         let peer = Peer { address };
         let policy = self.shared.intake.policies().current();
         let limits = &policy.config.smtp;
-        let slot = match self.shared.limits.admit(
-            peer.ip(),
-            limits.max_connections,
-            limits.max_connections_per_client,
-        ) {
+        let slot = match self.shared.limits.admit(peer.ip(), limits.max_connections, limits.max_connections_per_client)
+        {
             Ok(slot) => slot,
             Err(full) => return self.refuse(stream, full),
         };

@@ -33,8 +33,8 @@ pub fn load(tls: &config::Tls) -> Result<Arc<ServerConfig>, TlsError> {
     if chain.is_empty() {
         return Err(certificate("the file has no PEM block of a certificate".into()));
     }
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file)
-        .map_err(|e| TlsError::Key(tls.key_file.clone(), e.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&tls.key_file).map_err(|e| TlsError::Key(tls.key_file.clone(), e.to_string()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

@@ -80,7 +80,11 @@ fn field_end(message: &[u8], start: usize) -> Result<(usize, usize), HeaderError
     loop {
         let Some(lf) = memchr(b'\n', &window[at..]) else {
             // The last line of a message that came by BDAT may have no line end.
-            return if window.len() == message.len() { Ok((message.len(), lines + 1)) } else { Err(HeaderError::TooLarge) };
+            return if window.len() == message.len() {
+                Ok((message.len(), lines + 1))
+            } else {
+                Err(HeaderError::TooLarge)
+            };
         };
         at += lf + 1;
         lines += 1;

@@ -37,7 +37,9 @@ fn bcc_and_steering_go_and_nothing_else_changes() {
 
 #[test]
 fn prepending_keeps_every_octet() {
-    for message in ["From: a@b.example\r\n\r\nbody", "From: a@b.example\r\n", "From: a@b.example", "From: a@b.example\r\n\r\n"] {
+    for message in
+        ["From: a@b.example\r\n\r\nbody", "From: a@b.example\r\n", "From: a@b.example", "From: a@b.example\r\n\r\n"]
+    {
         assert_eq!(assembled(message, "N: 1\r\n"), format!("N: 1\r\n{message}"));
     }
 }
@@ -109,7 +111,7 @@ fn trace_fields_follow_the_rfc() {
         all,
         format!(
             "Received: from client.example ([192.0.2.1])\r\n\tby mta.example with ESMTPSA id {id}\r\n\t\
-             (TLSv1.3 TLS13_AES_256_GCM_SHA384)\r\n\tfor <c@xn--d-xga.example>;\r\n\tMon, 23 Nov 2026 17:55:49 +0000\r\n\
+             (TLSv1.3 TLS13_AES_256_GCM_SHA384)\r\n\tfor <c@xn--d-eha.example>;\r\n\tMon, 23 Nov 2026 17:55:49 +0000\r\n\
              Date: Mon, 23 Nov 2026 17:55:49 +0000\r\nMessage-ID: <{id}@mta.example>\r\n"
         )
     );

@@ -1,6 +1,7 @@
 //! The acceptance of one message, step by step.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ahash::AHashSet;
@@ -35,6 +36,7 @@ pub struct Intake {
     ledger: Ledger,
     clock: Clock,
     metrics: IntakeMetrics,
+    receiving: AtomicU64,
 }
 
 /// What was decided about a message before it is put together.
@@ -52,7 +54,7 @@ impl Intake {
         let usage = UsageTable::default();
         let metrics = IntakeMetrics::register(registry);
         let policies = Policies::new(config, usage.clone(), metrics.clone());
-        Self { policies, usage, gate: IntakeGate::default(), ledger, clock, metrics }
+        Self { policies, usage, gate: IntakeGate::default(), ledger, clock, metrics, receiving: AtomicU64::new(0) }
     }
 
     /// What is open: the daemon sets it.
@@ -73,6 +75,11 @@ impl Intake {
     /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Octets of messages that are coming in and not yet handed over; those who take them in keep the count.
+    pub fn receiving(&self) -> &AtomicU64 {
+        &self.receiving
     }
 
     /// Takes a message. `Ok` means: on disk, fsynced.

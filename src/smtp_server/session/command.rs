@@ -40,6 +40,10 @@ impl Session {
                 None
             }
         };
+        if self.transaction.is_none() && step.is_none() && matches!(self.phase, Phase::Command) {
+            // RSET and EHLO drop the chunks of a message that has begun.
+            self.held.release();
+        }
         self.end_if_draining();
         match step {
             Some(step) => Progress::Step(len, step),

@@ -54,6 +54,9 @@ impl Session {
                 if dropped > DISCARD_OCTETS_MAX {
                     self.close(too_large(), "limit");
                 } else {
+                    if dropped > 0 {
+                        self.held.release();
+                    }
                     self.took(input.len(), now);
                 }
                 Progress::Used(input.len())
@@ -115,15 +118,16 @@ impl Session {
             return Progress::Used(take);
         }
         chunk.left -= take as u64;
+        if matches!(chunk.fate, Fate::Discard(_)) {
+            self.held.release();
+        }
         if chunk.left > 0 {
             self.took(take, now);
             return Progress::Used(take);
         }
         match std::mem::replace(&mut self.phase, Phase::Command) {
             Phase::Chunk(chunk) => self.end_chunk(chunk, take, now),
-            Phase::Command | Phase::Auth(_) | Phase::Data(_) | Phase::Driver | Phase::Closed(_) => {
-                Progress::Used(take)
-            }
+            Phase::Command | Phase::Auth(_) | Phase::Data(_) | Phase::Driver | Phase::Closed(_) => Progress::Used(take),
         }
     }
 
@@ -158,6 +162,7 @@ impl Session {
         self.since = now;
         let Some(transaction) = self.transaction.take() else { return Progress::Used(used) };
         let Some(octets) = message.into_octets() else {
+            self.held.release();
             self.refuse(too_large());
             self.end_if_draining();
             return Progress::Used(used);

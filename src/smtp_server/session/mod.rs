@@ -12,6 +12,7 @@
 
 mod command;
 mod login;
+mod memory;
 mod message;
 mod timing;
 
@@ -28,8 +29,9 @@ use crate::smtp::reply::Reply;
 use crate::store::EnvelopeRecipient;
 use crate::types::{Name, Timestamp};
 
-pub use login::{Credentials, LoginResult};
 use login::AuthDialog;
+pub use login::{Credentials, LoginResult};
+use memory::Held;
 use message::{Chunk, Chunked};
 use timing::DataClock;
 
@@ -157,6 +159,7 @@ pub struct Session {
     /// Since when it waits for what it waits for: the end of the last command, or the last octet of a message.
     since: Timestamp,
     data: DataClock,
+    held: Held,
     /// The daemon is ending, and this transaction may live until then.
     ends_at: Option<Timestamp>,
 }
@@ -172,6 +175,7 @@ impl Session {
         now: Timestamp,
     ) -> Self {
         let policy = intake.policies().current();
+        let held = Held::new(intake.clone());
         let mut session = Self {
             intake,
             listener,
@@ -190,6 +194,7 @@ impl Session {
             started: now,
             since: now,
             data: DataClock::default(),
+            held,
             ends_at: None,
         };
         let greeting = format!("{} ESMTP Posthaste", session.policy.config.hostname);
@@ -250,6 +255,7 @@ impl Session {
 
     /// The answer to [`Step::Submit`].
     pub fn submitted(&mut self, result: Result<Accepted, Refusal>, now: Timestamp) {
+        self.held.release();
         self.phase = Phase::Command;
         self.transaction = None;
         self.since = now;
@@ -341,6 +347,7 @@ impl Session {
             self.refused_total += 1;
         }
         self.answer(reply);
+        self.held.release();
         self.transaction = None;
         self.phase = Phase::Closed(why);
     }

@@ -37,9 +37,7 @@ impl Session {
         let limits = &self.policy.config.smtp;
         let phase = match &self.phase {
             Phase::Command | Phase::Auth(_) => self.since.after(limits.command_timeout.0),
-            Phase::Data(_) | Phase::Chunk(_) => {
-                self.data.last.after(limits.data_timeout.0).min(self.data.window_end())
-            }
+            Phase::Data(_) | Phase::Chunk(_) => self.data.last.after(limits.data_timeout.0).min(self.data.window_end()),
             Phase::Driver | Phase::Closed(_) => self.since.after(HANDSHAKE_TIMEOUT),
         };
         phase.min(self.started.after(limits.session_timeout.0)).min(self.ends_at.unwrap_or(Timestamp::NEVER))
@@ -83,6 +81,8 @@ impl Session {
         self.data.window_octets += octets as u64;
         if let Some((why, enhanced, text)) = self.rate(now) {
             self.close(Reply::new(421, enhanced, text), why);
+        } else if !self.held.add(octets) {
+            self.close(Reply::new(421, "4.3.2", "Too many messages at a time, try again later"), "memory");
         }
     }
 
