@@ -9,6 +9,7 @@ pub(crate) mod world;
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
+pub(crate) use messages::queued as messages_queued;
 use world::{ACME_READ, ADMIN, NODE_READ, OTHER_SEND, World};
 
 #[tokio::test]
