@@ -50,7 +50,7 @@ pub async fn get_status(State(api): State<Api>, caller: Caller, params: Params) 
         data_dir: config.data_dir.clone(),
         free_bytes: health.free_bytes,
         resident_bytes: crate::metrics::process::resident_bytes(),
-        last_event: *api.parts().read.last_sequence().borrow(),
+        last_event: api.parts().read.last_sequence().borrow().0,
         queues,
     })
 }

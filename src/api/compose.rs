@@ -21,7 +21,7 @@ pub const ATTACHMENTS_MAX: usize = 100;
 /// The most fields under `headers`.
 pub const HEADERS_MAX: usize = 100;
 /// The longest value of a header field, in octets: it is folded, RFC 5322 §2.1.1 limits lines, not fields.
-pub const HEADER_VALUE_MAX: usize = 16_384;
+pub const HEADER_VALUE_MAX: usize = 8_192;
 /// The most tags.
 pub const TAGS_MAX: usize = 10;
 /// The largest metadata as compact JSON, in octets.

@@ -81,7 +81,7 @@ pub async fn get_events(State(api): State<Api>, caller: Caller, headers: HeaderM
     let last = *api.parts().read.last_sequence().borrow();
     let after = match after.as_deref() {
         None => None,
-        Some("latest") => Some(EventSeq(last)),
+        Some("latest") => Some(last),
         Some(text) => Some(text.parse().map(EventSeq).map_err(|_| {
             Problem::invalid("after", format!("{text:?} is neither the id of an event nor \"latest\""))
         })?),
@@ -121,8 +121,9 @@ async fn read(api: &Api, query: Query) -> Result<EventsPage, Problem> {
     loop {
         last.mark_unchanged();
         let page = api.parts().read.events(out.next, query.limit, query.tenant.clone()).await?;
-        if page.gap && !page.events.iter().any(|e| e.event == EventKind::Gap) {
-            out.events.push(gap(api, out.next, query.tenant.as_ref()));
+        if let Some(lost) = page.gap {
+            out.events.push(gap(api, lost, query.tenant.as_ref()));
+            out.next = out.next.max(lost.1);
         }
         let (read, before) = (page.events.len(), out.next);
         scanned += read;
@@ -135,8 +136,10 @@ async fn read(api: &Api, query: Query) -> Result<EventsPage, Problem> {
             out.next = wanted.last().map_or(before, |e| e.seq);
         }
         out.events.append(&mut wanted);
-        out.more = out.next.0 < *last.borrow() && (read > 0 || out.next > before);
-        if out.events.len() >= query.limit || scanned >= SCAN_MAX {
+        let cut = out.next < page.next;
+        out.more = cut || page.more;
+        // Without progress there is nothing to go on with, whatever the store says of more.
+        if out.events.len() >= query.limit || scanned >= SCAN_MAX || (out.more && out.next == before) {
             return Ok(out);
         }
         if out.more {
@@ -153,12 +156,13 @@ async fn read(api: &Api, query: Query) -> Result<EventsPage, Problem> {
     }
 }
 
-/// Says that events after `after` are gone. Its id is `after`, so that reading on from it loses nothing.
-fn gap(api: &Api, after: EventSeq, tenant: Option<&Name>) -> Event {
+/// Says which events are gone. Its id is the last of them: reading on from it loses nothing more.
+fn gap(api: &Api, lost: (EventSeq, EventSeq), tenant: Option<&Name>) -> Event {
     let node = || Name::parse("node").expect("a valid name");
     let mut event = Event::new(EventKind::Gap, api.now(), tenant.cloned().unwrap_or_else(node));
-    event.seq = after;
-    event.reason = Some("events after this one were removed by retention before they were read".into());
+    event.seq = lost.1;
+    event.reason =
+        Some(format!("events {} to {} were removed by retention before they were read", lost.0.0, lost.1.0).into());
     event
 }
 
@@ -200,7 +204,7 @@ pub async fn get_cursors(State(api): State<Api>, caller: Caller, params: Params)
         let record: CursorRecord = serde_json::from_slice(value).ok()?;
         Some(CursorInfo { cursor: name.to_owned(), after: record.after, at: record.at })
     });
-    json(&Cursors { cursors: cursors.collect(), last })
+    json(&Cursors { cursors: cursors.collect(), last: last.0 })
 }
 
 /// Forget a cursor.
@@ -235,18 +239,15 @@ fn cursor_key(caller: &Caller, name: &Name) -> Vec<u8> {
 }
 
 async fn stored(api: &Api, caller: &Caller, name: &Name) -> Result<Option<CursorRecord>, Problem> {
-    let key = cursor_key(caller, name);
-    // Other cursors may begin with the same letters: the shortest key, the exact one, comes first.
-    let found = api.parts().read.state(key.clone(), 1).await?;
-    let exact = found.into_iter().find(|(k, _)| *k == key);
-    Ok(exact.and_then(|(_, value)| serde_json::from_slice(&value).ok()).filter(|c: &CursorRecord| c.v == VERSION))
+    let found = api.parts().read.state_get(cursor_key(caller, name)).await?;
+    Ok(found.and_then(|value| serde_json::from_slice(&value).ok()).filter(|c: &CursorRecord| c.v == VERSION))
 }
 
 /// Makes a cursor's place durable. It never moves past the end of the log; moving back is allowed: to read again.
 async fn acknowledge(api: &Api, caller: &Caller, name: &Name, after: EventSeq) -> Result<Timestamp, Problem> {
     let last = *api.parts().read.last_sequence().borrow();
-    if after.0 > last {
-        return Err(Problem::invalid("after", format!("{} is after the last event, {last}", after.0)));
+    if after > last {
+        return Err(Problem::invalid("after", format!("{} is after the last event, {}", after.0, last.0)));
     }
     match stored(api, caller, name).await? {
         Some(record) if record.after == after.0 => return Ok(record.at),

@@ -96,8 +96,8 @@ pub async fn claim(api: &Api, caller: &Caller, key: &str, body_hash: &str) -> Re
         return Err(Problem::new(StatusCode::CONFLICT, "idempotency-busy", detail));
     }
     let claim = Claim { all, key };
-    let found = api.parts().read.state(claim.state_key(), 1).await?;
-    let record = found.first().and_then(|(_, value)| serde_json::from_slice::<Record>(value).ok());
+    let found = api.parts().read.state_get(claim.state_key()).await?;
+    let record = found.and_then(|value| serde_json::from_slice::<Record>(&value).ok());
     match record.filter(|r| r.v == VERSION && !is_old(r.at, api.now())) {
         None => Ok(Known::New(claim)),
         Some(record) if record.body == body_hash => Ok(Known::Answered(record.answer)),
@@ -167,7 +167,7 @@ async fn sweep(api: &Api, part: u8) -> anyhow::Result<usize> {
     let now = api.now();
     let old = |value: &[u8]| serde_json::from_slice::<Record>(value).map_or(true, |r| is_old(r.at, now));
     let changes: Vec<Change> =
-        records.into_iter().filter(|(_, v)| old(v)).map(|(key, _)| Change::RemoveState { key }).collect();
+        records.into_iter().filter(|(_, v)| old(v)).map(|(key, _)| Change::RemoveState { key: key.to_vec() }).collect();
     let removed = changes.len();
     if removed > 0 {
         api.parts().ledger.submit(changes).await?;

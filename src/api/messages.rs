@@ -5,6 +5,8 @@
 //! 3. JSON is checked and composed, a raw message gets its envelope and line ends,
 //! 4. intake decides and commits. 202 means: on disk, fsynced.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use super::compose::MessageRequest;
 use super::idempotency::{self, Claim, Known};
 use super::input::{Params, media_type, parse_json, read_body, unsupported_media};
-use super::ports::ComposeError;
+use super::ports::{ComposeError, Extra};
 use super::types::MessageAccepted;
 use super::{Answer, Api, Caller, Problem, raw};
 use crate::queue::intake::{Client, Steering, Submission};
@@ -85,18 +87,21 @@ fn accepted(answer: &MessageAccepted, replayed: bool) -> axum::response::Respons
     response
 }
 
-/// Hands a message to intake, in a task of its own where a key is claimed.
+/// Hands a message to intake, in a task of its own: a client that hangs up must not stop a commit half-way, nor make its key
+/// free while the message may still be committed.
 async fn submit(api: &Api, submission: Submission, claim: Option<(Claim, String)>) -> Result<MessageAccepted, Problem> {
     let recipients = submission.recipients.len();
-    let Some((claim, hash)) = claim else {
-        let done = api.parts().intake.accept_with(submission, Box::new(|_| Vec::new())).await?;
-        return Ok(MessageAccepted { id: done.id, recipients });
-    };
     let api = api.clone();
     let work = tokio::spawn(async move {
-        let (claim, now) = (std::sync::Arc::new(claim), api.now());
-        let recorder = std::sync::Arc::clone(&claim);
-        let extra = Box::new(move |id| recorder.record(&hash, MessageAccepted { id, recipients }, now));
+        let (claim, hash) = claim.unzip();
+        let claim = claim.map(Arc::new);
+        let extra: Extra = match (claim.clone(), hash) {
+            (Some(claim), Some(hash)) => {
+                let now = api.now();
+                Box::new(move |id| claim.record(&hash, MessageAccepted { id, recipients }, now))
+            }
+            _ => Box::new(|_| Vec::new()),
+        };
         let result = api.parts().intake.accept_with(submission, extra).await;
         // The key is free again only now, when the record is on disk or the message was refused.
         drop(claim);

@@ -27,7 +27,7 @@ mod trace;
 pub mod types;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use auth::{Caller, Peer};
 pub use problem::{PROBLEM_JSON, Problem};

@@ -187,41 +187,6 @@ pub struct EventSchema {
     client: Option<String>,
 }
 
-impl EventSchema {
-    /// The members that are documented.
-    #[cfg(test)]
-    pub const MEMBERS: [&'static str; 28] = [
-        "id",
-        "event",
-        "timestamp",
-        "tenant",
-        "message_id",
-        "recipient",
-        "sender",
-        "recipients",
-        "size",
-        "campaign",
-        "class",
-        "tags",
-        "metadata",
-        "domain",
-        "provider",
-        "mx",
-        "source",
-        "source_ip",
-        "pool",
-        "tls",
-        "attempt",
-        "retry_at",
-        "smtp",
-        "severity",
-        "reason",
-        "remote",
-        "via",
-        "client",
-    ];
-}
-
 /// One queue.
 #[derive(ToSchema)]
 #[schema(as = Queue)]

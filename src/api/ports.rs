@@ -35,8 +35,10 @@ pub struct EventPage {
     pub events: Vec<Event>,
     /// Up to where the log was read: the `after` of the next page. With a tenant it passes over the events of others.
     pub next: EventSeq,
-    /// Whether events between `after` and the first one here are gone by retention.
-    pub gap: bool,
+    /// Whether there was more at the time of the read; else [`ReadSide::last_sequence`] wakes.
+    pub more: bool,
+    /// The first and last event after `after` that are gone by retention.
+    pub gap: Option<(EventSeq, EventSeq)>,
 }
 
 /// The reading side of the store.
@@ -44,8 +46,13 @@ pub trait ReadSide: Send + Sync {
     /// Events after a sequence, at most `limit`, of one tenant or of all. An empty page means: nothing new.
     fn events(&self, after: EventSeq, limit: usize, tenant: Option<Name>) -> Fut<'_, Result<EventPage, ReadError>>;
 
-    /// The newest events of one recipient address, at most `limit`, oldest first.
-    fn trace_address(&self, tenant: Name, address: Mailbox, limit: usize) -> Fut<'_, Result<Vec<Event>, ReadError>>;
+    /// The newest events of one recipient address, of one tenant or of all, at most `limit`, in any order.
+    fn trace_address(
+        &self,
+        tenant: Option<Name>,
+        address: Mailbox,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Event>, ReadError>>;
 
     /// The events of one message, oldest first, at most `limit`; none when it is unknown or long gone.
     fn trace_message(&self, id: MessageId, limit: usize) -> Fut<'_, Result<Vec<Event>, ReadError>>;
@@ -56,12 +63,15 @@ pub trait ReadSide: Send + Sync {
     /// Records of state whose key begins with `prefix`, in order of their keys, at most `limit`.
     fn state(&self, prefix: Vec<u8>, limit: usize) -> Fut<'_, Result<StateRecords, ReadError>>;
 
+    /// The record of state with this key.
+    fn state_get(&self, key: Vec<u8>) -> Fut<'_, Result<Option<Bytes>, ReadError>>;
+
     /// The sequence of the last committed event; a change wakes those who wait for events.
-    fn last_sequence(&self) -> watch::Receiver<u64>;
+    fn last_sequence(&self) -> watch::Receiver<EventSeq>;
 }
 
 /// Records of state: key and value.
-pub type StateRecords = Vec<(Vec<u8>, Vec<u8>)>;
+pub type StateRecords = Vec<(Bytes, Bytes)>;
 
 /// A message in the parts in which an application gives it; all values are checked (no controls in header values).
 #[derive(Clone, Debug)]

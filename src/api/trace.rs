@@ -84,21 +84,9 @@ pub async fn get_trace(State(api): State<Api>, caller: Caller, mut params: Param
     let limit = params.limit("limit", ADDRESS_EVENTS_DEFAULT, ADDRESS_EVENTS_MAX)?;
     params.finish()?;
     let address = address.ok_or_else(|| Problem::invalid("address", "whose mail? ?address=a@b.example"))?;
-    let tenants = match caller.scope(tenant)? {
-        Some(tenant) => vec![tenant],
-        None => {
-            let config = api.config();
-            let all: Vec<Name> = config.tenants.iter().map(|t| t.name.clone()).collect();
-            // Without tenants the config assumes one.
-            if all.is_empty() { vec![Name::parse("default").expect("a valid name")] } else { all }
-        }
-    };
-    let mut events = Vec::new();
-    for tenant in tenants {
-        events.extend(api.parts().read.trace_address(tenant, address.clone(), limit).await?);
-    }
+    let tenant = caller.scope(tenant)?;
+    let mut events = api.parts().read.trace_address(tenant, address.clone(), limit).await?;
     events.sort_by_key(|e: &Event| e.seq);
-    events.drain(..events.len().saturating_sub(limit));
     json(&AddressTrace { address: address.to_string(), events })
 }
 
