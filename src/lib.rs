@@ -3,8 +3,8 @@
 //! The layers, from the words that all share up to the daemon, are described in `ARCHITECTURE.md`; a module imports
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
-pub mod bounce;
 pub mod api;
+pub mod bounce;
 pub mod cli;
 pub mod config;
 pub mod daemon;

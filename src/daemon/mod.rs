@@ -10,7 +10,7 @@
 //! A failed store ends all at once and with an error: nothing can be settled any more.
 
 mod control;
-// mod egress;
+mod egress;
 mod ports;
 mod signals;
 mod threads;
@@ -76,9 +76,9 @@ impl Daemon {
             warn!(problem = %warning, "configuration");
         }
         make_data_dir(&config.data_dir)?;
-        let ring = keys::load(&config).strict().map_err(|errors| {
-            anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
+        let ring = keys::load(&config)
+            .strict()
+            .map_err(|errors| anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
         let clock = Clock::system();
         let registry = Registry::new();
         let metrics = Arc::new(metrics::register_all(&registry));
@@ -112,8 +112,14 @@ impl Daemon {
         });
 
         let (stop_control, control_stops) = watch::channel(false);
-        let (control, http) =
-            start_control(hands.clone(), registry, metrics.clone(), clock.clone(), opened.ledger.clone(), control_stops)?;
+        let (control, http) = start_control(
+            hands.clone(),
+            registry,
+            metrics.clone(),
+            clock.clone(),
+            opened.ledger.clone(),
+            control_stops,
+        )?;
         let egress = egress::start(egress::Parts {
             config: shared,
             ring,
@@ -201,9 +207,18 @@ fn open_store(config: &Config, clock: &Clock, metrics: &Metrics) -> anyhow::Resu
     }
     if let Some(cut) = report.cut {
         // The store has said so too, with what it compared; a start must not bury it.
-        tracing::error!(commits = cut.commits, events = cut.events, "the journal was cut: commits that were made are gone");
+        tracing::error!(
+            commits = cut.commits,
+            events = cut.events,
+            "the journal was cut: commits that were made are gone"
+        );
     }
-    info!(queues = report.queues, recipients = report.recipients, took_ms = report.took.as_millis() as u64, "store open");
+    info!(
+        queues = report.queues,
+        recipients = report.recipients,
+        took_ms = report.took.as_millis() as u64,
+        "store open"
+    );
     Ok(opened)
 }
 

@@ -36,16 +36,22 @@ impl ReadSide for Reader {
     fn events(&self, after: EventSeq, limit: usize, tenant: Option<Name>) -> Fut<'_, Result<EventPage, ReadError>> {
         Box::pin(async move {
             let page = Reader::events(self, after, limit, tenant).await?;
-            Ok(EventPage { events: page.events, next: page.next, gap: page.gap.is_some() })
+            Ok(EventPage {
+                events: page.events,
+                next: page.next,
+                more: page.more,
+                gap: page.gap.map(|gap| (gap.from, gap.to)),
+            })
         })
     }
 
-    fn trace_address(&self, tenant: Name, address: Mailbox, limit: usize) -> Fut<'_, Result<Vec<Event>, ReadError>> {
-        Box::pin(async move {
-            let mut events = Reader::trace_address(self, Some(tenant), address, limit).await?;
-            events.reverse();
-            Ok(events)
-        })
+    fn trace_address(
+        &self,
+        tenant: Option<Name>,
+        address: Mailbox,
+        limit: usize,
+    ) -> Fut<'_, Result<Vec<Event>, ReadError>> {
+        Box::pin(Reader::trace_address(self, tenant, address, limit))
     }
 
     fn trace_message(&self, id: MessageId, limit: usize) -> Fut<'_, Result<Vec<Event>, ReadError>> {
@@ -57,10 +63,11 @@ impl ReadSide for Reader {
     }
 
     fn state(&self, prefix: Vec<u8>, limit: usize) -> Fut<'_, Result<StateRecords, ReadError>> {
-        Box::pin(async move {
-            let records = Reader::state(self, prefix, limit).await?;
-            Ok(records.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
-        })
+        Box::pin(Reader::state(self, prefix, limit))
+    }
+
+    fn state_get(&self, key: Vec<u8>) -> Fut<'_, Result<Option<Bytes>, ReadError>> {
+        Box::pin(Reader::state_get(self, key))
     }
 
     fn last_sequence(&self) -> watch::Receiver<EventSeq> {

@@ -16,7 +16,6 @@ use super::limits::{ConnectionLimits, Full};
 use super::session::{ListenerInfo, Peer};
 use super::tls::{self, TlsError};
 use crate::config::{Config, ListenerTls};
-use crate::metrics::Registry;
 use crate::metrics::smtp_server::SmtpServerMetrics;
 use crate::queue::intake::Intake;
 use crate::seam::net::{self, TcpStream};
@@ -97,8 +96,8 @@ impl ServerHandle {
 }
 
 impl Server {
-    /// Loads the certificate and opens the listeners of the config. Registers its metrics: once for each registry.
-    pub fn bind(config: &Config, intake: Arc<Intake>, registry: &Registry) -> Result<Self, BindError> {
+    /// Loads the certificate and opens the listeners of the config.
+    pub fn bind(config: &Config, intake: Arc<Intake>, metrics: SmtpServerMetrics) -> Result<Self, BindError> {
         let certificate = config.tls.as_ref().map(tls::load).transpose()?;
         let mut listeners = Vec::with_capacity(config.smtp.listeners.len());
         for (index, listener) in config.smtp.listeners.iter().enumerate() {
@@ -119,7 +118,6 @@ impl Server {
             let implicit_tls = listener.tls == ListenerTls::Implicit;
             listeners.push(Bound { socket, info: Arc::new(info), implicit_tls });
         }
-        let metrics = SmtpServerMetrics::register(registry);
         let authenticator = Authenticator::new(intake.clone(), metrics.clone()).map_err(BindError::Thread)?;
         let shared =
             Shared { intake, authenticator, metrics, tls: ArcSwapOption::from(certificate), limits: Arc::default() };

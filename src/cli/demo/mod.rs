@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::daemon::Daemon;
+use crate::dkim;
 use crate::sandbox::source::{self, Load, Progress};
 use report::Report;
 use setup::Stage;
@@ -60,7 +62,19 @@ pub trait Running {
     fn stop(self: Box<Self>) -> anyhow::Result<()>;
 }
 
+impl Running for Daemon {
+    fn stop(self: Box<Self>) -> anyhow::Result<()> {
+        Daemon::stop(*self)
+    }
+}
+
 impl Demo {
+    pub(super) fn run(self) -> anyhow::Result<super::Exit> {
+        let key = dkim::keygen(dkim::Algorithm::Ed25519Sha256)?;
+        let good = self.run_with(Some(&key.private_pem), |path| Ok(Box::new(Daemon::start(path, None)?)))?;
+        Ok(if good { super::Exit::Success } else { super::Exit::Failure })
+    }
+
     /// Runs it; whether all mail came to its end and all counts agree.
     ///
     /// `start` starts the daemon with a config file and returns when its listeners are open; the daemon's threads are

@@ -13,7 +13,6 @@ use super::usage::Share;
 use super::{Accepted, IntakeGate, Policies, Policy, Refusal, Submission, UsageTable, gate};
 use crate::config::{Config, Rate, Tenant};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
-use crate::metrics::Registry;
 use crate::metrics::intake::IntakeMetrics;
 use crate::mime::submission::{self, HeaderError, Parsed, Steering, Trace};
 use crate::seam::clock::Clock;
@@ -49,10 +48,9 @@ struct Decision<'a> {
 }
 
 impl Intake {
-    /// The door of a node. Registers its metrics: once for each registry.
-    pub fn new(config: Arc<ArcSwap<Config>>, ledger: Ledger, clock: Clock, registry: &Registry) -> Self {
+    /// The door of a node.
+    pub fn new(config: Arc<ArcSwap<Config>>, ledger: Ledger, clock: Clock, metrics: IntakeMetrics) -> Self {
         let usage = UsageTable::default();
-        let metrics = IntakeMetrics::register(registry);
         let policies = Policies::new(config, usage.clone(), metrics.clone());
         Self { policies, usage, gate: IntakeGate::default(), ledger, clock, metrics, receiving: AtomicU64::new(0) }
     }
@@ -91,7 +89,18 @@ impl Intake {
     }
 
     /// As [`Intake::accept`]; the first `headroom` octets of the body are free, and the message begins behind them.
-    pub async fn accept_with_headroom(&self, mut submission: Submission, headroom: usize) -> Result<Accepted, Refusal> {
+    pub async fn accept_with_headroom(&self, submission: Submission, headroom: usize) -> Result<Accepted, Refusal> {
+        self.accept_with(submission, headroom, |_| Vec::new()).await
+    }
+
+    /// As [`Intake::accept_with_headroom`]; what `extra` makes of the new id is committed in the same batch, and not at
+    /// all when the message is refused.
+    pub async fn accept_with(
+        &self,
+        mut submission: Submission,
+        headroom: usize,
+        extra: impl FnOnce(MessageId) -> Vec<Change>,
+    ) -> Result<Accepted, Refusal> {
         let now = self.clock.now();
         let policy = self.policies.current();
         let decided = self.gate.check().and_then(|()| {
@@ -102,7 +111,7 @@ impl Intake {
         let result = match decided {
             Ok((parsed, decision)) => {
                 merge_duplicates(&mut submission);
-                self.commit(&policy, submission, headroom, &parsed, decision, now).await
+                self.commit(&policy, submission, headroom, &parsed, decision, now, extra).await
             }
             Err(refusal) => {
                 self.reject(&policy, &submission, &refusal, now).await;
@@ -117,6 +126,7 @@ impl Intake {
     }
 
     /// Steps 3 (quotas) to 6.
+    #[allow(clippy::too_many_arguments)]
     async fn commit(
         &self,
         policy: &Policy,
@@ -125,6 +135,7 @@ impl Intake {
         parsed: &Parsed,
         decision: Decision<'_>,
         now: Timestamp,
+        extra: impl FnOnce(MessageId) -> Vec<Change>,
     ) -> Result<Accepted, Refusal> {
         let tenant = decision.tenant;
         let usage = policy.usage(tenant).ok_or_else(|| super::policy::unknown_tenant(&tenant.name))?;
@@ -136,6 +147,7 @@ impl Intake {
         let mut share: Share = usage.take(tenant, recipients, recipients * size, now)?;
         let mut changes = std::mem::take(&mut share.changes);
         changes.insert(0, Change::Accept(Box::new(message)));
+        changes.extend(extra(id));
 
         let submitted = self.ledger.submit(changes).await;
         self.metrics.commit_seconds.observe(self.clock.now().since(now).as_secs_f64());

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::Intake;
 use crate::config::{Config, SmtpUser, Tenant};
 use crate::metrics::Registry;
+use crate::metrics::intake::IntakeMetrics;
 use crate::seam::clock::Clock;
 use crate::store::{Change, Ledger, LedgerRequest, NewMessage, SubmitError};
 use crate::types::{Class, Domain, Name, Timestamp};
@@ -86,6 +87,6 @@ pub(crate) fn intake(config: Config, clock: Clock) -> (Arc<Intake>, Store, Arc<A
         }
     });
     let config = Arc::new(ArcSwap::from_pointee(config));
-    let intake = Intake::new(config.clone(), ledger, clock, &Registry::new());
+    let intake = Intake::new(config.clone(), ledger, clock, IntakeMetrics::register(&Registry::new()));
     (Arc::new(intake), store, config)
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, HumanDuration, Listener, ListenerRole, ListenerTls, Tls};
 use crate::metrics::Registry;
+use crate::metrics::smtp_server::SmtpServerMetrics;
 use crate::queue::intake::testing::{Store, config, intake};
 use crate::seam::clock::Clock;
 use crate::seam::net::TcpStream;
@@ -59,7 +60,7 @@ fn start(change: impl FnOnce(&mut Config)) -> Running {
     change(&mut config);
     let (intake, store, _) = intake(config.clone(), Clock::system());
     let registry = Registry::new();
-    let server = Server::bind(&config, intake, &registry).expect("free ports");
+    let server = Server::bind(&config, intake, SmtpServerMetrics::register(&registry)).expect("free ports");
     let addresses = server.addresses().expect("bound");
     let handle = server.handle();
     let (shutdown, watching) = watch::channel(false);
@@ -336,10 +337,13 @@ async fn a_taken_port_is_named() {
     config.smtp.listeners = vec![listener(ListenerTls::None, true)];
     config.smtp.listeners[0].address = running.addresses[2];
     let (intake, ..) = intake(config.clone(), Clock::system());
-    let error = Server::bind(&config, intake.clone(), &Registry::new()).err().expect("taken").to_string();
+    let error = Server::bind(&config, intake.clone(), SmtpServerMetrics::register(&Registry::new()))
+        .err()
+        .expect("taken")
+        .to_string();
     assert!(error.contains(&format!("cannot listen on {} (smtp.listeners[0]): ", running.addresses[2])), "{error}");
     config.smtp.listeners = vec![listener(ListenerTls::Implicit, true)];
     config.tls = None;
-    let error = Server::bind(&config, intake, &Registry::new()).err();
+    let error = Server::bind(&config, intake, SmtpServerMetrics::register(&Registry::new())).err();
     assert!(matches!(error, Some(BindError::NoCertificate { tls: "implicit", .. })));
 }
