@@ -8,6 +8,9 @@
 //!
 //! 250 after the data means: on disk, fsynced.
 //!
+//! A reload reaches limits, tenants and logins at the next transaction or login, and the certificate at the next
+//! handshake ([`ServerHandle::reload_tls`]). The listeners themselves (address, role, `tls`, `relay_from`) are read at start.
+//!
 //! On a listener with the role `bounce`, mail is taken only for return paths that we know; there are none yet, so every
 //! recipient is refused with 550 5.1.1 and no backscatter is made.
 

@@ -50,6 +50,19 @@ fn a_front_that_does_not_fit_is_copied() {
     assert_eq!(assembled("From: a@b.example\r\nBcc: c@d.example\r\n\r\n", &front), front + "From: a@b.example\r\n\r\n");
 }
 
+/// The cost to be found: a second copy of each body.
+#[test]
+fn the_body_is_not_moved() {
+    let mut octets = vec![0; 600];
+    octets.extend_from_slice(b"From: a@b.example\r\nBcc: c@d.example\r\n\r\nbody");
+    let parsed = parse(&octets[600..]).expect("valid");
+    let octets = Bytes::from(octets);
+    let end = octets.as_ptr_range().end;
+    let whole = assemble(octets, 600, &parsed, &[b'x'; 610]);
+    assert_eq!(whole.as_ptr_range().end, end);
+    assert!(whole.ends_with(b"xxFrom: a@b.example\r\n\r\nbody"));
+}
+
 #[test]
 fn refuses_malformed_headers() {
     refused("\r\nbody", "From: the message has none");
