@@ -33,6 +33,15 @@ async fn next_news(opened: &mut Opened) -> Vec<News> {
     opened.news.recv().await.expect("the ledger lives")
 }
 
+/// Asks again until it is so, for ten seconds.
+async fn eventually(mut so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !so().await {
+        assert!(Instant::now() < deadline, "it never was so");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Copies the folder as a `kill -9` would leave it: what was written is there, nothing is closed.
 fn crash_copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
@@ -261,14 +270,10 @@ async fn retries_and_moves_change_the_place() {
     let same = QueueEntry { attempts: 9, ..first.clone() };
     opened.ledger.settle(settle(queue, &first, Next::Retry(same.clone()), vec![])).expect("handed over");
     opened.ledger.settle(settle(queue, &same, Next::Retry(later.clone()), vec![])).expect("handed over");
-    while all(&opened, queue).await != [later.clone()] {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || all(&opened, queue).await == [later.clone()]).await;
     let moved = super::super::NewDelivery { queue: queue_key("other.example"), entry: later.clone() };
     opened.ledger.settle(settle(queue, &later, Next::Move(moved), vec![])).expect("handed over");
-    while !all(&opened, queue).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || all(&opened, queue).await.is_empty()).await;
     let rows = opened.reader.queues().await.expect("readable");
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].key.domain.as_str(), rows[0].count, rows[0].next_due), ("other.example", 1, later.key.due));
@@ -287,9 +292,7 @@ async fn news_without_room_become_dirty_queues() {
     for n in 0..3 {
         opened.ledger.submit(accept(message(n, recipients, b"x"))).await.expect("on disk");
     }
-    while opened.reader.queues().await.expect("readable")[0].count < 3 || metrics.news_dropped.get() < 2 {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || metrics.news_dropped.get() == 2).await;
     let News::Queued { queue, entry, .. } = next_news(&mut opened).await.remove(0) else { panic!("queued") };
     // An outcome is never forgotten, however full it is.
     opened.ledger.settle(settle(queue, &entry, Next::Done, vec![])).expect("handed over");
@@ -375,37 +378,32 @@ async fn the_watermark_follows_what_is_gone() {
     let dir = tempdir().expect("a folder");
     let opened = open_in(dir.path());
     let total = u64::from(super::super::table::REMOVED_MAX) + 500;
-    for n in 0..total {
+    let accept_due = |n: u64, due: u64| {
         let mut new = message(n, &["a@b.example"], b"x");
-        new.deliveries[0].entry.key.due = Timestamp::from_millis(1_000 + n);
-        opened.ledger.submit(accept(new)).await.expect("on disk");
-    }
+        new.deliveries[0].entry.key.due = Timestamp::from_millis(due);
+        Change::Accept(Box::new(new))
+    };
+    opened.ledger.submit((0..total).map(|n| accept_due(n, 1_000 + n)).collect()).await.expect("on disk");
     let queue = opened.reader.queues().await.expect("readable")[0].id;
     for n in 0..total - 100 {
         let entry = entry(n, 0, 1_000 + n, 1, 1);
         opened.ledger.settle(settle(queue, &entry, Next::Done, vec![])).expect("handed over");
     }
-    loop {
+    let mut n = total;
+    eventually(async || {
+        // Another commit takes the moved watermark along.
+        n += 1;
+        opened.ledger.submit(vec![accept_due(n, 9_999_999)]).await.expect("on disk");
         let value = opened.store.spaces().queues.get(keys::queue(queue)).expect("readable").expect("a row");
         let (row, watermark) = records::decode_row(queue, &value).expect("readable");
-        if row.count == 100 && watermark.due.as_millis() > 1_000 {
-            assert!(watermark.due.as_millis() <= 1_000 + total - 100, "nothing stands before it");
-            break;
-        }
-        // Another commit takes the moved watermark along.
-        let touch = message(total + 1, &["a@b.example"], b"x");
-        let mut touch = touch;
-        touch.deliveries[0].entry.key.due = Timestamp::from_millis(9_999_999);
-        opened.ledger.submit(accept(touch)).await.expect("on disk");
-        let entry = entry(total + 1, 0, 9_999_999, 1, 1);
-        opened.ledger.settle(settle(queue, &entry, Next::Done, vec![])).expect("handed over");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+        let most = 1_000 + total - 100;
+        assert!(watermark.due.as_millis() <= most, "nothing stands before it");
+        row.count == 100 + (n - total) && watermark.due.as_millis() > 1_000
+    })
+    .await;
     assert_eq!(all(&opened, queue).await.first().map(|e| e.key.due.as_millis()), Some(1_000 + total - 100));
     // What comes in before the watermark is found too.
-    let mut early = message(total + 2, &["a@b.example"], b"x");
-    early.deliveries[0].entry.key.due = Timestamp::from_millis(7);
-    opened.ledger.submit(accept(early)).await.expect("on disk");
+    opened.ledger.submit(vec![accept_due(n + 1, 7)]).await.expect("on disk");
     assert_eq!(all(&opened, queue).await[0].key.due.as_millis(), 7);
     shut(opened).await;
 }
