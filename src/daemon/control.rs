@@ -43,6 +43,8 @@ pub struct Hands {
     pub(super) store_status: watch::Receiver<StoreStatus>,
     pub(super) log: Option<LogHandle>,
     pub(super) phase: watch::Sender<Phase>,
+    /// Tells the scheduler of a new configuration.
+    pub(super) reloaded: watch::Sender<Arc<Config>>,
     pub(super) listeners: Mutex<Vec<String>>,
     /// One reload at a time: two would report each other's changes.
     pub(super) reloading: tokio::sync::Mutex<()>,
@@ -80,6 +82,7 @@ impl Hands {
         self.smtp.reload_tls(&fresh).map_err(|e| refused(&e))?;
         let report = config::reload(&self.path, &self.config, &in_use).map_err(|e| refused(&e))?;
         self.ring.store(Arc::new(ring));
+        self.reloaded.send_replace(self.config.load_full());
         if let Some(log) = &self.log {
             log.reload(&self.config.load().log).map_err(|e| refused(&e))?;
         }

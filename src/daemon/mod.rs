@@ -94,6 +94,7 @@ impl Daemon {
         let (phase, phases) = watch::channel(Phase::Running);
         let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
         let ring = Arc::new(ArcSwap::from_pointee(ring));
+        let (reloaded, reloads) = watch::channel(config.clone());
         let hands = Arc::new(Hands {
             path: path.to_owned(),
             config: shared.clone(),
@@ -106,6 +107,7 @@ impl Daemon {
             store_status: opened.status.clone(),
             log,
             phase,
+            reloaded,
             listeners: Mutex::new(Vec::new()),
             reloading: tokio::sync::Mutex::new(()),
             backing_up: AtomicBool::new(false),
@@ -122,6 +124,7 @@ impl Daemon {
         )?;
         let egress = egress::start(egress::Parts {
             config: shared,
+            reloads,
             ring,
             clock,
             metrics,

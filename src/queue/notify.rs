@@ -8,8 +8,12 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
+use super::notice::{Notice, NoticeOutcome, NoticeReport, Notifier};
 use crate::bounce::dsn::{self, Action};
 use crate::config::Config;
+use crate::delivery::Peer;
 use crate::event::{Event, EventKind, SmtpReply};
 use crate::store::{EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via};
 use crate::types::{Class, DeliveryId, Domain, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
@@ -159,6 +163,58 @@ fn pool_of(config: &Config, tenant: &Name) -> Name {
     let own = config.tenant(tenant).and_then(|tenant| tenant.pool.clone());
     let first = || config.pools.first().map(|pool| pool.name.clone());
     own.or_else(first).unwrap_or_else(|| Name::parse("default").expect("a literal that is a name"))
+}
+
+/// Writes what the queue engine owes, with the names of the configuration in force.
+pub struct Reports {
+    /// The configuration.
+    pub config: Arc<ArcSwap<Config>>,
+}
+
+impl Notifier for Reports {
+    fn notice(&self, report: &NoticeReport<'_>) -> Option<NewMessage> {
+        let action = match report.kind {
+            Notice::Failure => Action::Failed,
+            Notice::Delay => Action::Delayed,
+            Notice::Relayed => Action::Relayed,
+        };
+        let hosts: Vec<Option<String>> = report.recipients.iter().map(|r| r.peer.map(host_of)).collect();
+        let expiries: Vec<Option<SmtpReply>> = report.recipients.iter().map(|r| expiry(&r.outcome)).collect();
+        let told: Vec<Told<'_>> = report
+            .recipients
+            .iter()
+            .zip(hosts.iter().zip(&expiries))
+            .map(|(recipient, (host, expiry))| {
+                let (reply, remote) = match &recipient.outcome {
+                    NoticeOutcome::Relayed(reply) => (Some(*reply), true),
+                    NoticeOutcome::Failed(failure) => (Some(&failure.reply), failure.remote),
+                    NoticeOutcome::Expired { .. } => (expiry.as_ref(), false),
+                };
+                let (index, last_attempt) = (recipient.index, recipient.last_attempt);
+                Told { index, action, reply, remote, host: host.as_deref(), last_attempt }
+            })
+            .collect();
+        compose(report.message, &told, report.now, &self.config.load(), random::u128())
+    }
+}
+
+fn host_of(peer: &Peer) -> String {
+    peer.host.to_string()
+}
+
+/// RFC 3463 §3.5: X.4.7, delivery time expired; with the last words that were heard.
+fn expiry(outcome: &NoticeOutcome<'_>) -> Option<SmtpReply> {
+    let NoticeOutcome::Expired { failure, last_reply } = outcome else { return None };
+    let last = match failure {
+        Some(failure) if failure.reply.code != 0 => Some(format!("{} {}", failure.reply.code, failure.reply.text)),
+        Some(failure) => Some(failure.reply.text.to_string()),
+        None => last_reply.map(str::to_owned),
+    };
+    let text = match last {
+        Some(last) => format!("delivery time expired; the last attempt ended with: {last}"),
+        None => "delivery time expired before an attempt could be made".into(),
+    };
+    Some(SmtpReply { code: 0, enhanced: Some("5.4.7".into()), text: text.into() })
 }
 
 #[cfg(test)]
