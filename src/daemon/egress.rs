@@ -88,7 +88,7 @@ async fn run(
     tls: TlsConfigs,
     pool: Arc<SignPool>,
 ) {
-    let Parts { clock, metrics, .. } = &parts;
+    let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
     let resolver = match Resolver::new(&options, metrics.delivery.dns.clone()) {
         Ok(resolver) => resolver,
         Err(problem) => {

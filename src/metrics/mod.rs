@@ -10,12 +10,14 @@ pub mod dkim;
 pub mod http;
 pub mod intake;
 pub mod process;
+pub mod queue;
 pub mod smtp_server;
 pub mod store;
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -58,6 +60,8 @@ pub struct Metrics {
     pub store: store::StoreMetrics,
     /// Signing.
     pub dkim: dkim::DkimMetrics,
+    /// The queues.
+    pub queue: queue::QueueMetrics,
     /// Connections to receivers, and DNS.
     pub delivery: delivery::DeliveryMetrics,
 }
@@ -71,6 +75,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         smtp_server: smtp_server::SmtpServerMetrics::register(registry),
         intake: intake::IntakeMetrics::register(registry),
         store: store::StoreMetrics::register(registry),
+        queue: queue::QueueMetrics::register(registry),
         dkim: dkim::DkimMetrics::register(registry),
         delivery: delivery::DeliveryMetrics::register(registry),
     }

@@ -15,6 +15,7 @@ use crate::bounce::dsn::{self, Action};
 use crate::config::Config;
 use crate::delivery::Peer;
 use crate::event::{Event, EventKind, SmtpReply};
+use crate::seam::random;
 use crate::store::{EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via};
 use crate::types::{Class, DeliveryId, Domain, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
 

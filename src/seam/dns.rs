@@ -308,11 +308,12 @@ fn host_name(name: &Name) -> Option<Arc<str>> {
     ok.then(|| text.into())
 }
 
-/// Zones in memory: for tests.
+/// Zones in memory: for tests, and for a node without a resolver.
 #[derive(Clone, Debug, Default)]
 pub struct Zones {
     records: HashMap<Box<str>, Vec<RData>>,
     failing: Vec<Box<str>>,
+    broken: bool,
 }
 
 impl Zones {
@@ -346,6 +347,12 @@ impl Zones {
         self
     }
 
+    /// Every question fails for now: for a node without a resolver.
+    pub fn broken(mut self) -> Self {
+        self.broken = true;
+        self
+    }
+
     /// A name whose questions fail for now.
     pub fn failing(mut self, name: &str) -> Self {
         self.failing.push(name.into());
@@ -358,7 +365,7 @@ impl Zones {
         kind: RecordType,
         pick: impl Fn(&RData) -> Option<T>,
     ) -> Result<Answer<T>, DnsError> {
-        if self.failing.iter().any(|f| **f == *name) {
+        if self.broken || self.failing.iter().any(|f| **f == *name) {
             return Err(DnsError::Temporary(format!("{kind} {name}: SERVFAIL").into()));
         }
         let records = self.records.get(name).ok_or(DnsError::NxDomain)?;

@@ -1,0 +1,374 @@
+//! The scheduler: sans-I/O, on one thread; events and `now` go in, [`Action`]s come out.
+//!
+//! 1. [`Scheduler::on_news`] hears what was queued: it goes into the queue's window, or is only counted (`windows`),
+//! 2. when the head of a queue is due and its domain is resolved (`routing`), the queue joins the ring of its site (`sites`),
+//! 3. the site opens connections or wakes idle ones, as far as `shaping::admit` lets it (`pump`),
+//! 4. a connection asks [`Scheduler::next`]: the site's rings give an entry by deficit round robin, and it becomes a job (`jobs`),
+//! 5. [`Scheduler::report`] turns the outcomes into the next states, events and notifications: one [`Settle`] (`settle`),
+//! 6. the ledger's news says that it is on disk, and its place among the unsettled is free.
+//!
+//! What ends without an attempt (expired, purged, moved, no route) goes through `disposal`; what an operator asks, through `admin`,
+//! `sweep` and `explain`.
+//!
+//! Costs follow what is due or wakes: each queue, site and domain has one entry in a heap of timers, a queue that waits for a limit
+//! stands in the ring of its site, and a site that waits for a limit stands in that limit's line.
+
+mod admin;
+mod disposal;
+mod explain;
+mod jobs;
+mod pump;
+mod routing;
+mod settle;
+mod sites;
+mod sweep;
+mod timers;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+
+pub use self::admin::{AdminRecords, Changes};
+use self::disposal::Disposals;
+use self::jobs::InFlight;
+use self::routing::DomainState;
+use self::sites::{Conn, PoolDef, Site, SiteId, SourceState};
+use self::sweep::{Mark, Sweep};
+use self::timers::{TimerKey, Timers};
+use self::windows::{Purpose, Queue};
+use super::admin::Suspension;
+use super::cache::ContentCache;
+use super::notice::Notifier;
+use crate::config::Config;
+use crate::delivery::OpenRequest;
+use crate::metrics::queue::QueueMetrics;
+use crate::seam::random::Seeded;
+use crate::store::{Change, EntryKey, News, QueueRow, Settle, StoredMessage, SubmitError};
+use crate::types::{Domain, MessageId, Name, QueueId, Timestamp};
+
+/// Something that the driver is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Look a domain up, and answer with [`Scheduler::on_resolved`].
+    Resolve(Domain),
+    /// Read a page of a queue, and answer with [`Scheduler::on_read`].
+    Read {
+        /// The number of the question.
+        ticket: u64,
+        /// The queue.
+        queue: QueueId,
+        /// Strictly after this.
+        after: Option<EntryKey>,
+        /// How many at the most.
+        limit: usize,
+    },
+    /// Read a message, and answer with [`Scheduler::on_loaded`].
+    Load(MessageId),
+    /// Open a connection.
+    Open(OpenRequest),
+    /// Wake a connection that was told to wait.
+    Wake(crate::delivery::ConnectionId),
+    /// Hand outcomes to the ledger.
+    Settle(Settle),
+    /// Make changes durable, and answer with [`Scheduler::on_submitted`].
+    Submit {
+        /// The number of the question.
+        ticket: u64,
+        /// The changes.
+        changes: Vec<Change>,
+    },
+}
+
+/// What a scheduler is made of.
+pub struct Start {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The time.
+    pub now: Timestamp,
+    /// Seed of the jitter.
+    pub seed: u64,
+    /// The queues that the store holds.
+    pub rows: Vec<QueueRow>,
+    /// Suspensions and marks that the store holds.
+    pub records: AdminRecords,
+    /// Messages in memory.
+    pub cache: Rc<ContentCache>,
+    /// Who writes notifications.
+    pub notifier: Rc<dyn Notifier>,
+    /// Where it counts.
+    pub metrics: QueueMetrics,
+}
+
+/// Counts of all queues together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub recipients: u64,
+    pub bytes: u64,
+    pub in_flight: u32,
+    pub unsettled: u32,
+    pub window: usize,
+    pub window_reserved: usize,
+    pub connections: u32,
+    /// Turns of inner loops: what the tests measure cost by.
+    pub steps: u64,
+}
+
+/// An entry that is in an attempt, about to be disposed of, or settled and not yet on disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub size: u32,
+    pub settled: bool,
+}
+
+/// The scheduler.
+pub struct Scheduler {
+    config: Arc<Config>,
+    started: Timestamp,
+    now: Timestamp,
+    rng: Seeded,
+    cache: Rc<ContentCache>,
+    notifier: Rc<dyn Notifier>,
+    metrics: QueueMetrics,
+    actions: VecDeque<Action>,
+    timers: Timers,
+    totals: Totals,
+    draining: bool,
+    store_failed: bool,
+    next_number: u64,
+    // Queues and their windows.
+    queues: AHashMap<QueueId, Box<Queue>>,
+    taken: AHashMap<EntryKey, Taken>,
+    reads: AHashMap<u64, Purpose>,
+    window_line: VecDeque<QueueId>,
+    shed_line: VecDeque<QueueId>,
+    // Domains and sites.
+    domains: AHashMap<Domain, DomainState>,
+    resolve_line: VecDeque<Domain>,
+    resolving: u32,
+    failing_domains: VecDeque<Domain>,
+    idle_domains: VecDeque<(Timestamp, Domain)>,
+    sites: Vec<Option<Box<Site>>>,
+    sites_free: Vec<SiteId>,
+    site_ids: AHashMap<Arc<str>, SiteId>,
+    dirty_sites: VecDeque<SiteId>,
+    // Sources, pools and connections.
+    sources: Vec<SourceState>,
+    pools: AHashMap<Name, Rc<PoolDef>>,
+    conns: AHashMap<crate::delivery::ConnectionId, Conn>,
+    idle_line: VecDeque<crate::delivery::ConnectionId>,
+    node_line: VecDeque<SiteId>,
+    unsettled_line: VecDeque<SiteId>,
+    jobs: AHashMap<u64, InFlight>,
+    loads: AHashSet<MessageId>,
+    /// Who wants a message that is being read: sites to pump.
+    load_waiters: AHashMap<MessageId, Vec<SiteId>>,
+    // What operators asked.
+    suspensions: Vec<Suspension>,
+    marks: Vec<Rc<Mark>>,
+    sweeps: AHashMap<u64, Sweep>,
+    sweep_line: VecDeque<u64>,
+    disposals: Disposals,
+    submits: AHashMap<u64, admin::Pending>,
+}
+
+impl Scheduler {
+    /// A scheduler that knows these queues; call [`Scheduler::tick`] to begin.
+    pub fn new(start: Start) -> Self {
+        let mut scheduler = Self {
+            config: start.config.clone(),
+            started: start.now,
+            now: start.now,
+            rng: Seeded::new(start.seed),
+            cache: start.cache,
+            notifier: start.notifier,
+            metrics: start.metrics,
+            actions: VecDeque::new(),
+            timers: Timers::default(),
+            totals: Totals::default(),
+            draining: false,
+            store_failed: false,
+            next_number: 1,
+            queues: AHashMap::new(),
+            taken: AHashMap::new(),
+            reads: AHashMap::new(),
+            window_line: VecDeque::new(),
+            shed_line: VecDeque::new(),
+            domains: AHashMap::new(),
+            resolve_line: VecDeque::new(),
+            resolving: 0,
+            failing_domains: VecDeque::new(),
+            idle_domains: VecDeque::new(),
+            sites: Vec::new(),
+            sites_free: Vec::new(),
+            site_ids: AHashMap::new(),
+            dirty_sites: VecDeque::new(),
+            sources: Vec::new(),
+            pools: AHashMap::new(),
+            conns: AHashMap::new(),
+            idle_line: VecDeque::new(),
+            node_line: VecDeque::new(),
+            unsettled_line: VecDeque::new(),
+            jobs: AHashMap::new(),
+            loads: AHashSet::new(),
+            load_waiters: AHashMap::new(),
+            suspensions: Vec::new(),
+            marks: Vec::new(),
+            sweeps: AHashMap::new(),
+            sweep_line: VecDeque::new(),
+            disposals: Disposals::default(),
+            submits: AHashMap::new(),
+        };
+        scheduler.apply_sources(&start.config);
+        scheduler.apply_records(start.records);
+        for row in start.rows {
+            scheduler.add_row(row);
+        }
+        scheduler.begin_marks();
+        scheduler.finish();
+        scheduler
+    }
+
+    /// The next thing to do; call until `None` after each input.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Scheduler::tick`] is to be called next, at the latest.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.set_now(now);
+        while let Some(key) = self.timers.pop(self.now) {
+            self.totals.steps += 1;
+            match key {
+                TimerKey::Queue(id, at) => self.on_queue_timer(id, at),
+                TimerKey::Expiry(id, at) => self.on_expiry_timer(id, at),
+                TimerKey::Site(id, at) => self.on_site_timer(id, at),
+                TimerKey::Domain(domain, at) => self.on_domain_timer(&domain, at),
+                TimerKey::Suspension(id) => self.on_suspension_end(id),
+                TimerKey::Forget => self.forget_idle_domains(),
+            }
+        }
+        self.finish();
+    }
+
+    /// The ledger committed.
+    pub fn on_news(&mut self, now: Timestamp, news: Vec<News>) {
+        self.set_now(now);
+        for item in news {
+            match item {
+                News::Queued { queue, key, entry, message } => self.on_queued(queue, key, entry, message),
+                News::Settled { queue, key } => self.on_settled(queue, key),
+                News::Dirty { queues } => {
+                    for (id, key) in queues {
+                        self.on_dirty(id, key);
+                    }
+                }
+            }
+        }
+        self.finish();
+    }
+
+    /// A message was read; `None` when it is not there.
+    pub fn on_loaded(&mut self, now: Timestamp, id: MessageId, message: Result<Option<Arc<StoredMessage>>, String>) {
+        self.set_now(now);
+        self.loads.remove(&id);
+        match message {
+            Ok(Some(message)) => {
+                self.cache.insert_loaded(message);
+                self.disposals.loaded(id);
+            }
+            Ok(None) => self.on_content_missing(id),
+            Err(error) => {
+                tracing::warn!(target: "posthaste::queue", message = %id, error, "a message could not be read");
+                self.disposals.loaded(id);
+            }
+        }
+        for site in self.load_waiters.remove(&id).unwrap_or_default() {
+            self.mark_dirty(site);
+        }
+        self.finish();
+    }
+
+    /// Nothing new starts; connections are told to close when they ask or are idle.
+    pub fn drain(&mut self, now: Timestamp) {
+        self.set_now(now);
+        self.draining = true;
+        self.close_idle_connections();
+        self.finish();
+    }
+
+    /// The store failed: nothing can be settled, so nothing starts.
+    pub fn on_store_failed(&mut self, now: Timestamp) {
+        self.set_now(now);
+        self.store_failed = true;
+    }
+
+    /// Whether nothing is in an attempt, unsettled, or connected.
+    pub fn is_quiet(&self) -> bool {
+        self.totals.in_flight == 0 && self.totals.unsettled == 0 && self.conns.is_empty()
+    }
+
+    /// A new configuration: limits, sources and pools change at once; what is open stays open.
+    pub fn reconfigure(&mut self, now: Timestamp, config: Arc<Config>) {
+        self.set_now(now);
+        self.config = config.clone();
+        self.apply_sources(&config);
+        self.apply_limits();
+        self.finish();
+    }
+
+    /// A submission that an operator's command made ended.
+    pub fn on_submitted(&mut self, now: Timestamp, ticket: u64, result: Result<(), SubmitError>) {
+        self.set_now(now);
+        self.finish_command(ticket, result);
+        self.finish();
+    }
+
+    fn set_now(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// What every input ends with: the consequences, until nothing more follows.
+    fn finish(&mut self) {
+        loop {
+            self.drain_failing_domains();
+            self.drain_disposals();
+            self.drain_sweeps();
+            self.drain_window_line();
+            self.drain_resolve_line();
+            let Some(site) = self.dirty_sites.pop_front() else { break };
+            if let Some(s) = self.site_mut(site) {
+                s.dirty = false;
+                self.pump(site);
+            }
+        }
+        self.set_gauges();
+    }
+
+    fn set_gauges(&self) {
+        let m = &self.metrics;
+        m.queues.set(self.queues.len().cast_signed() as i64);
+        m.recipients.set(self.totals.recipients.cast_signed());
+        m.bytes.set(self.totals.bytes.cast_signed());
+        m.in_flight.set(i64::from(self.totals.in_flight));
+        m.unsettled.set(i64::from(self.totals.unsettled));
+        m.connections.set(i64::from(self.totals.connections));
+        m.window_entries.set(self.totals.window.cast_signed() as i64);
+        m.sites.set(self.site_ids.len().cast_signed() as i64);
+    }
+}

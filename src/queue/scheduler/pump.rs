@@ -1,0 +1,387 @@
+//! The pump of a site: how many connections its ready work deserves, and from which sources.
+//!
+//! 1. recipients of a failed connection are deferred first (`fail_site`),
+//! 2. each pool with ready work wants one connection for eight entries, at least one;
+//! 3. the source whose turn it is wakes an idle connection, or opens one, as far as `shaping::admit` lets it;
+//! 4. what holds it is noted: a time in the site's timer, a limit in that limit's line.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::disposal::{FailContext, How};
+use super::routing::FAIL_QUOTA;
+use super::sites::{Conn, LANES, SiteFailing, SiteId};
+use super::windows::Status;
+use super::{Action, Scheduler};
+use crate::delivery::{ConnectionId, Failure, OpenRequest, Peer};
+use crate::effects;
+use crate::shaping::{Ask, Bucket, Host, Limit, PathState, Question, Route, Verdict, Wake, Window, admit};
+use crate::types::{QueueId, Timestamp};
+
+/// Entries that one connection is expected to take soon.
+const WORK_PER_CONNECTION: usize = 8;
+/// The most connections that one look at a site opens or wakes.
+const STARTS_MAX: usize = 32;
+/// After so long without a job taken, a site with work wants one more connection.
+const STALL: Duration = Duration::from_secs(1);
+/// How long recipients are looked for that a failed connection defers.
+const FAIL_FOR: Duration = Duration::from_secs(5);
+
+impl Scheduler {
+    /// What `admit` is asked for one source at a site: the only place that makes this question for a decision.
+    pub(super) fn question<'a>(&'a self, site: SiteId, source: usize, ask: Ask) -> Question<'a> {
+        Question { path: self.path_state(site, source), ..self.node_question(ask) }
+    }
+
+    /// The part of the question that is the same for all.
+    pub(super) fn node_question(&self, ask: Ask) -> Question<'static> {
+        Question {
+            now: self.now,
+            ask,
+            draining: self.draining,
+            store_failed: self.store_failed,
+            suspended: None,
+            due: Timestamp::ZERO,
+            window: Window::Ready,
+            route: Route::Known,
+            unsettled: self.totals.unsettled,
+            unsettled_max: self.config.delivery.max_unsettled.max(1),
+            node_connections: self.totals.connections,
+            node_connections_max: self.config.delivery.max_connections.max(1),
+            path: None,
+        }
+    }
+
+    pub(super) fn path_state(&self, site: SiteId, source: usize) -> Option<PathState<'_>> {
+        let state = self.sources.get(source).filter(|s| !s.retired)?;
+        let site = self.site(site)?;
+        let path = site.paths.iter().find(|p| p.source == source);
+        Some(PathState {
+            source: state.source.name.as_str(),
+            limits: &site.limits,
+            host: path.map_or(Host::Up, |p| if p.down_until > self.now { Host::Down(p.down_until) } else { Host::Up }),
+            site_connections: path.map_or(0, |p| p.open),
+            site_connection_rate: path.map_or(Bucket::default(), |p| p.connection_rate),
+            site_message_rate: path.map_or(Bucket::default(), |p| p.message_rate),
+            source_connections: state.connections,
+            source_connections_max: state.source.connections,
+            source_message_rate: state.message_rate,
+            source_message_rate_max: state.source.message_rate,
+        })
+    }
+
+    /// Looks at a site anew.
+    pub(super) fn pump(&mut self, site: SiteId) {
+        self.totals.steps += 1;
+        self.fail_site(site);
+        let pools = self.site(site).map_or(0, |s| s.pools.len());
+        let mut starts = 0;
+        for at in 0..pools {
+            while starts < STARTS_MAX && self.wants_connection(site, at) {
+                self.totals.steps += 1;
+                if !self.start_one(site, at) {
+                    break;
+                }
+                starts += 1;
+            }
+        }
+    }
+
+    /// Whether the ready work of a pool deserves one more active connection.
+    fn wants_connection(&mut self, id: SiteId, pool: usize) -> bool {
+        let now = self.now;
+        let Some(site) = self.site(id) else { return false };
+        let work = site.pools[pool].work();
+        if work == 0 || site.failing.is_some() {
+            return false;
+        }
+        let (mut active, mut opening) = (0, 0);
+        for path in site.paths.iter().filter(|p| site.pools[pool].share.has(p.source)) {
+            active += path.open as usize - path.idle.len().min(path.open as usize);
+            opening += path.opening;
+        }
+        let want = work.div_ceil(WORK_PER_CONNECTION);
+        if active < want {
+            return true;
+        }
+        // All are busy with something long: a message must not wait for another one's slow host.
+        let stalled_at = site.last_take.after(STALL);
+        if opening > 0 {
+            return false;
+        }
+        if stalled_at <= now {
+            if let Some(site) = self.site_mut(id) {
+                site.last_take = now;
+            }
+            return true;
+        }
+        self.set_site_timer(id, stalled_at);
+        false
+    }
+
+    /// Wakes or opens one connection for a pool; notes what holds it otherwise.
+    fn start_one(&mut self, site: SiteId, pool: usize) -> bool {
+        self.want_loads(site, pool);
+        let Some(s) = self.site(site) else { return false };
+        let mut waits: Vec<(usize, Verdict)> = Vec::new();
+        let chosen = s.pools[pool].share.next(|source| {
+            let path = s.paths.iter().find(|p| p.source == source);
+            let idle = path.is_some_and(|p| !p.idle.is_empty());
+            let verdict = if idle {
+                admit(&self.question(site, source, Ask::Send))
+            } else if path.is_some_and(|p| p.failures > 0 && p.open > 0) {
+                // One connection finds out whether the host is back; its end wakes the site.
+                return false;
+            } else {
+                admit(&self.question(site, source, Ask::Open))
+            };
+            if verdict != Verdict::Go {
+                waits.push((source, verdict));
+            }
+            verdict == Verdict::Go
+        });
+        let Some(source) = chosen else {
+            for (source, verdict) in waits {
+                self.wait_for(site, source, verdict);
+            }
+            return false;
+        };
+        let idle = self.path_mut(site, source).and_then(|p| p.idle.pop_back());
+        match idle {
+            Some(conn) => {
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.idle = false;
+                }
+                self.actions.push_back(Action::Wake(conn));
+            }
+            None => self.open(site, pool, source),
+        }
+        true
+    }
+
+    /// A site waits for what ends its wait.
+    pub(super) fn wait_for(&mut self, site: SiteId, source: usize, verdict: Verdict) {
+        let Verdict::Wait { reason, wake } = verdict else { return };
+        match wake {
+            Wake::At(at) => self.set_site_timer(site, at),
+            Wake::Release(Limit::NodeConnections) => {
+                if let Some(s) = self.site_mut(site).filter(|s| !s.in_node_line) {
+                    s.in_node_line = true;
+                    self.node_line.push_back(site);
+                    self.close_one_idle(None);
+                }
+            }
+            Wake::Release(Limit::SourceConnections) => {
+                if self.path_mut(site, source).is_some_and(|p| !std::mem::replace(&mut p.in_source_line, true)) {
+                    self.sources[source].line.push_back(site);
+                    self.close_one_idle(Some(source));
+                }
+            }
+            // Its own connections wake it when they end.
+            Wake::Release(_) => {}
+            Wake::Event => {
+                if reason == crate::shaping::Reason::Unsettled {
+                    self.wait_for_settles(site);
+                }
+            }
+        }
+    }
+
+    pub(super) fn wait_for_settles(&mut self, site: SiteId) {
+        if let Some(s) = self.site_mut(site).filter(|s| !s.in_unsettled_line) {
+            s.in_unsettled_line = true;
+            self.unsettled_line.push_back(site);
+        }
+    }
+
+    /// A place among the unsettled is free: those who wait are looked at in their turn.
+    pub(super) fn release_unsettled(&mut self) {
+        let room = self.config.delivery.max_unsettled.max(1).saturating_sub(self.totals.unsettled);
+        for _ in 0..room.min(8) {
+            let Some(site) = self.unsettled_line.pop_front() else { return };
+            if let Some(s) = self.site_mut(site) {
+                s.in_unsettled_line = false;
+            }
+            self.mark_dirty(site);
+        }
+    }
+
+    fn open(&mut self, site: SiteId, pool: usize, source: usize) {
+        let conn = ConnectionId(self.number());
+        let (now, limits) = (self.now, self.site(site).map(|s| s.limits.clone()));
+        let rate = limits.and_then(|l| l.connection_rate.as_ref().map(|r| r.rate));
+        let Some(path) = self.path_mut(site, source) else { return };
+        path.open += 1;
+        path.opening += 1;
+        if let Some(rate) = rate {
+            path.connection_rate.take(rate, now);
+        }
+        let Some(s) = self.site_mut(site) else { return };
+        s.connections += 1;
+        let (plan, pool) = (s.plan.clone(), s.pools[pool].name.clone());
+        self.totals.connections += 1;
+        self.metrics.connections_tried.inc();
+        let state = &mut self.sources[source];
+        state.connections += 1;
+        let request =
+            OpenRequest { conn, plan: plan.clone(), source: state.source.clone(), ehlo: state.ehlo.clone(), pool };
+        let connection = Conn {
+            site,
+            source,
+            opening: true,
+            idle: false,
+            close: false,
+            messages: 0,
+            jobs: 0,
+            answered: false,
+            mx: Box::default(),
+            peer: None,
+            provider: plan.provider.clone(),
+            metrics: Vec::new(),
+        };
+        self.conns.insert(conn, connection);
+        self.actions.push_back(Action::Open(request));
+    }
+
+    /// A connection is ready for work.
+    pub fn opened(&mut self, now: Timestamp, conn: ConnectionId, peer: &Peer) {
+        self.set_now(now);
+        let Some(c) = self.conns.get_mut(&conn) else { return };
+        let was_opening = std::mem::replace(&mut c.opening, false);
+        c.mx = format!("{}[{}]", peer.host, peer.address.ip()).into();
+        c.peer = Some(peer.clone());
+        let (site, source) = (c.site, c.source);
+        if let Some(path) = self.path_mut(site, source) {
+            path.opening -= u32::from(was_opening);
+            path.down_until = Timestamp::ZERO;
+        }
+        self.finish();
+    }
+
+    /// A connection ended.
+    pub fn closed(&mut self, now: Timestamp, conn: ConnectionId, failure: Option<Failure>) {
+        self.set_now(now);
+        let Some(c) = self.conns.remove(&conn) else { return };
+        let back_off = {
+            let failures = self.path_mut(c.site, c.source).map_or(0, |p| p.failures);
+            effects::host_back_off(&self.config.retry, failures + 1)
+        };
+        let until = self.now.after(back_off);
+        self.totals.connections = self.totals.connections.saturating_sub(1);
+        if let Some(source) = self.sources.get_mut(c.source) {
+            source.connections = source.connections.saturating_sub(1);
+        }
+        if let Some(site) = self.site_mut(c.site) {
+            site.connections = site.connections.saturating_sub(1);
+        }
+        if let Some(path) = self.path_mut(c.site, c.source) {
+            path.open = path.open.saturating_sub(1);
+            path.opening = path.opening.saturating_sub(u32::from(c.opening));
+            path.idle.retain(|id| *id != conn);
+            // A connection that broke before any answer says as little good of a host as one that never opened; an idle
+            // one that the peer ends says nothing.
+            if failure.is_some() && !c.answered && !c.idle {
+                path.failures += 1;
+                path.down_until = until;
+            }
+        }
+        if let Some(failure) = failure.filter(|_| !c.answered && !c.idle) {
+            self.metrics.connections_failed.with_label_values(&[&c.provider]).inc();
+            self.on_failed_open(&c, failure);
+        }
+        self.release_connection(c.source);
+        self.mark_dirty(c.site);
+        self.forget_site(c.site);
+        self.finish();
+    }
+
+    /// Every host failed: some of those who wait are deferred with it, the rest waits for the host.
+    fn on_failed_open(&mut self, conn: &Conn, failure: Failure) {
+        if !conn.opening {
+            return; // Its jobs were reported with what happened to them.
+        }
+        let until = self.now.after(FAIL_FOR);
+        let source = self.sources.get(conn.source).map(|s| s.source.clone());
+        let context = Rc::new(FailContext { failure, provider: conn.provider.clone(), source });
+        if let Some(site) = self.site_mut(conn.site) {
+            site.failing = Some(SiteFailing { context, source: conn.source, left: FAIL_QUOTA, until });
+        }
+    }
+
+    fn release_connection(&mut self, source: usize) {
+        if let Some(site) = self.node_line.pop_front() {
+            if let Some(s) = self.site_mut(site) {
+                s.in_node_line = false;
+            }
+            self.mark_dirty(site);
+        }
+        let Some(site) = self.sources.get_mut(source).and_then(|s| s.line.pop_front()) else { return };
+        if let Some(path) = self.site_mut(site).and_then(|s| s.paths.iter_mut().find(|p| p.source == source)) {
+            path.in_source_line = false;
+        }
+        self.mark_dirty(site);
+    }
+
+    /// Defers the first recipients in line with the failure of a connection, unless another source may still try.
+    fn fail_site(&mut self, id: SiteId) {
+        let Some(failing) = self.site_mut(id).and_then(|s| s.failing.take()) else { return };
+        if failing.until <= self.now {
+            return;
+        }
+        let mut left = failing.left;
+        let pools = self.site(id).map_or(0, |s| s.pools.len());
+        'pools: for at in 0..pools {
+            if !self.all_down(id, at, failing.source) {
+                continue;
+            }
+            for lane in 0..LANES.len() {
+                let queues = self.site(id).map_or(0, |s| s.pools[at].rings[lane].len());
+                // Each queue in its turn, one entry at a time.
+                for _ in 0..queues.saturating_mul(FAIL_QUOTA).min(4 * FAIL_QUOTA) {
+                    if left == 0 || !self.has_disposal_room() {
+                        break 'pools;
+                    }
+                    let Some(queue) = self.rotate(id, at, lane) else { break };
+                    left -= usize::from(self.fail_head(queue, &failing.context));
+                }
+            }
+        }
+        if left > 0 && !self.has_disposal_room() {
+            if let Some(site) = self.site_mut(id) {
+                site.failing = Some(SiteFailing { left, ..failing });
+            }
+            self.set_site_timer(id, self.now.after(Duration::from_millis(50)));
+        }
+    }
+
+    fn rotate(&mut self, site: SiteId, pool: usize, lane: usize) -> Option<QueueId> {
+        self.totals.steps += 1;
+        let ring = &mut self.site_mut(site)?.pools.get_mut(pool)?.rings[lane];
+        let queue = ring.pop_front()?;
+        ring.push_back(queue);
+        Some(queue)
+    }
+
+    fn fail_head(&mut self, id: QueueId, context: &Rc<FailContext>) -> bool {
+        let now = self.now;
+        let head = self.queues.get(&id).and_then(|q| q.window.first_key_value()).map(|(key, _)| *key);
+        let Some(key) = head.filter(|key| key.due <= now) else {
+            self.advance(id);
+            return false;
+        };
+        let Some(entry) = self.window_remove(id, &key) else { return false };
+        self.dispose(id, entry, How::Fail(context.clone()));
+        if self.queues.get(&id).is_some_and(|q| q.window.is_empty() && q.status == Status::Ready) {
+            self.advance(id);
+        }
+        true
+    }
+
+    /// Whether no source of a pool can be tried at a site now, and `source` is one of it.
+    fn all_down(&self, id: SiteId, pool: usize, source: usize) -> bool {
+        let Some(site) = self.site(id) else { return false };
+        let share = &site.pools[pool].share;
+        let is_down = |s: usize| site.paths.iter().any(|p| p.source == s && p.down_until > self.now);
+        share.has(source) && share.sources().all(is_down)
+    }
+}

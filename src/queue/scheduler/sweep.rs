@@ -1,0 +1,286 @@
+//! Sweeps: resumable walks over whole queues, a page at a time.
+//!
+//! A mark (purge, reroute) is durable before it is answered, and honoured at once: the rings dispose of what it concerns instead of
+//! sending it. The sweep then finds the rest. After a restart it begins again: what is done is gone from the rows.
+//!
+//! An expiry sweep looks at what is due in a queue whose oldest entries may be too old; a retry sweep makes entries due now.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Scheduler;
+use super::disposal::{Disposal, How};
+use super::timers::TimerKey;
+use super::windows::{PAGE, Purpose, Status};
+use crate::effects;
+use crate::event::EventKind;
+use crate::queue::admin::Matcher;
+use crate::store::{EntryKey, QueueEntry, ReadError, Refill};
+use crate::types::{Name, QueueId, QueueKey, Timestamp};
+
+/// Sweeps that walk at the same time; the others wait in line.
+const SWEEPS_ACTIVE: usize = 4;
+/// Entries of one sweep that are being disposed of when the next page is read.
+const OUTSTANDING_LOW: usize = 64;
+/// A queue is not searched for expired entries more often than this.
+const EXPIRY_AGAIN_MIN: Duration = Duration::from_secs(60);
+/// And not less often, while it holds entries that are not yet due.
+const EXPIRY_AGAIN_MAX: Duration = Duration::from_secs(3_600);
+
+/// An operator's order about mail that was accepted before it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub id: u64,
+    #[serde(rename = "match")]
+    pub matcher: Matcher,
+    pub kind: MarkKind,
+    pub by: String,
+    pub created: Timestamp,
+}
+
+/// What the order is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum MarkKind {
+    /// Take it out.
+    Purge { reason: String },
+    /// Move it to another pool.
+    Reroute { pool: Name },
+}
+
+impl Mark {
+    /// Whether it concerns a queue: one that is in the target pool already is left alone.
+    pub(super) fn concerns(&self, key: &QueueKey) -> bool {
+        self.matcher.matches_queue(key) && self.target_pool().is_none_or(|pool| pool != key.pool)
+    }
+
+    fn concerns_entry(&self, key: &EntryKey) -> bool {
+        let accepted = key.delivery.message.timestamp();
+        accepted <= self.created
+            && self.matcher.message.is_none_or(|m| m == key.delivery.message)
+            && self.matcher.older_than.is_none_or(|t| accepted < t)
+    }
+
+    pub(super) fn target_pool(&self) -> Option<Name> {
+        match &self.kind {
+            MarkKind::Purge { .. } => None,
+            MarkKind::Reroute { pool } => Some(pool.clone()),
+        }
+    }
+
+    pub(super) fn event_kind(&self) -> EventKind {
+        match self.kind {
+            MarkKind::Purge { .. } => EventKind::Purged,
+            MarkKind::Reroute { .. } => EventKind::Rerouted,
+        }
+    }
+
+    pub(super) fn words(&self) -> String {
+        match &self.kind {
+            MarkKind::Purge { reason } => format!("{reason} (by {})", self.by),
+            MarkKind::Reroute { pool } => format!("to pool {pool} (by {})", self.by),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum SweepKind {
+    Expire { queue: QueueId, held: bool },
+    Mark(Rc<Mark>),
+    Retry(Matcher),
+}
+
+#[derive(Debug)]
+pub(super) struct Sweep {
+    kind: SweepKind,
+    queues: VecDeque<QueueId>,
+    after: Option<EntryKey>,
+    reading: bool,
+    pub outstanding: usize,
+    expires_min: Timestamp,
+}
+
+impl Scheduler {
+    /// What a mark says about an entry, if one concerns it.
+    pub(super) fn mark_for(&self, id: QueueId, key: &EntryKey) -> Option<How> {
+        let ids = &self.queues.get(&id)?.marks;
+        if ids.is_empty() {
+            return None;
+        }
+        let mark = self.marks.iter().find(|m| ids.contains(&m.id) && m.concerns_entry(key))?;
+        Some(How::Mark(mark.clone()))
+    }
+
+    pub(super) fn start_sweep(&mut self, kind: SweepKind, queues: VecDeque<QueueId>) {
+        let id = self.number();
+        let sweep = Sweep { kind, queues, after: None, reading: false, outstanding: 0, expires_min: Timestamp::NEVER };
+        self.sweeps.insert(id, sweep);
+        self.sweep_line.push_back(id);
+    }
+
+    /// Marks that were there at the start are carried out to their end.
+    pub(super) fn begin_marks(&mut self) {
+        for mark in self.marks.clone() {
+            let concerned = self.queues.values().filter(|q| mark.concerns(&q.key)).map(|q| q.id).collect();
+            self.start_sweep(SweepKind::Mark(mark), concerned);
+        }
+    }
+
+    pub(super) fn drain_sweeps(&mut self) {
+        let mut at = 0;
+        while at < self.sweep_line.len().min(SWEEPS_ACTIVE) {
+            let id = self.sweep_line[at];
+            self.totals.steps += 1;
+            if self.step_sweep(id) {
+                self.sweep_line.remove(at);
+                self.end_sweep(id);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Answers whether the sweep is at its end.
+    fn step_sweep(&mut self, id: u64) -> bool {
+        loop {
+            let room = self.has_disposal_room();
+            let Some(sweep) = self.sweeps.get_mut(&id) else { return true };
+            if sweep.reading || sweep.outstanding > OUTSTANDING_LOW || !room {
+                return false;
+            }
+            let Some(queue) = sweep.queues.front().copied() else { return sweep.outstanding == 0 };
+            if !self.queues.contains_key(&queue) {
+                sweep.queues.pop_front();
+                sweep.after = None;
+                continue;
+            }
+            sweep.reading = true;
+            let after = sweep.after;
+            self.read_page(Purpose::Sweep(queue, id), after, PAGE);
+            return false;
+        }
+    }
+
+    pub(super) fn on_sweep_page(&mut self, id: u64, queue: QueueId, page: Result<Refill, ReadError>) {
+        let Some(mut sweep) = self.sweeps.remove(&id) else { return };
+        sweep.reading = false;
+        match page {
+            Ok(page) => {
+                let mut over = page.exhausted;
+                for entry in page.entries {
+                    self.totals.steps += 1;
+                    sweep.after = Some(entry.key);
+                    if let SweepKind::Expire { .. } = sweep.kind {
+                        if entry.key.due > self.now {
+                            // What is not due will have an attempt of its own when it is.
+                            sweep.expires_min =
+                                sweep.expires_min.min(self.now.after(EXPIRY_AGAIN_MAX)).min(entry.expires);
+                            over = true;
+                            break;
+                        }
+                    }
+                    if self.is_ghost(queue, &entry.key) {
+                        continue;
+                    }
+                    match self.sweep_entry(&sweep, &entry) {
+                        Some(how) => {
+                            self.window_remove(queue, &entry.key);
+                            self.take(queue, &entry);
+                            sweep.outstanding += 1;
+                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id) });
+                        }
+                        None => sweep.expires_min = sweep.expires_min.min(entry.expires),
+                    }
+                }
+                if over {
+                    sweep.queues.pop_front();
+                    sweep.after = None;
+                }
+                self.advance(queue);
+            }
+            Err(error) => {
+                tracing::error!(target: "posthaste::queue", %error, "a sweep could not read its queue");
+                sweep.queues.pop_front();
+                sweep.after = None;
+            }
+        }
+        self.sweeps.insert(id, sweep);
+    }
+
+    fn sweep_entry(&self, sweep: &Sweep, entry: &QueueEntry) -> Option<How> {
+        match &sweep.kind {
+            SweepKind::Expire { held, .. } => {
+                effects::is_overdue(entry.expires, *held, self.started, self.now).then_some(How::Expire)
+            }
+            SweepKind::Mark(mark) => mark.concerns_entry(&entry.key).then(|| How::Mark(mark.clone())),
+            SweepKind::Retry(matcher) => {
+                let accepted = entry.accepted;
+                let meant = matcher.message.is_none_or(|m| m == entry.key.delivery.message)
+                    && matcher.older_than.is_none_or(|t| accepted < t);
+                (meant && entry.key.due > self.now).then_some(How::RetryNow)
+            }
+        }
+    }
+
+    fn end_sweep(&mut self, id: u64) {
+        let Some(sweep) = self.sweeps.remove(&id) else { return };
+        match sweep.kind {
+            SweepKind::Expire { queue, held } => self.end_expiry(queue, sweep.expires_min, held),
+            SweepKind::Mark(mark) => self.end_mark(&mark),
+            SweepKind::Retry(_) => {}
+        }
+    }
+
+    fn end_expiry(&mut self, id: QueueId, expires_min: Timestamp, held: bool) {
+        let grace = if held { Duration::ZERO } else { effects::LAST_ATTEMPT_GRACE };
+        let next = expires_min.after(grace).max(self.now.after(EXPIRY_AGAIN_MIN));
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.sweeping_expiry = None;
+            queue.expires_min = Timestamp::NEVER;
+            if expires_min < Timestamp::NEVER {
+                self.set_expiry_timer(id, next);
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.expires_min = expires_min;
+                }
+            }
+        }
+        self.advance(id);
+    }
+
+    /// Looks for expired entries at this time, unless it does so earlier anyway.
+    pub(super) fn set_expiry_timer(&mut self, id: QueueId, at: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        queue.expires_min = queue.expires_min.min(at);
+        if at < queue.expiry_timer && queue.sweeping_expiry.is_none() {
+            queue.expiry_timer = at;
+            self.timers.set(at, TimerKey::Expiry(id, at));
+        }
+    }
+
+    pub(super) fn on_expiry_timer(&mut self, id: QueueId, at: Timestamp) {
+        let held = self.is_held(id);
+        let number = self.next_number + 1;
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        if queue.expiry_timer != at {
+            return;
+        }
+        queue.expiry_timer = Timestamp::NEVER;
+        queue.sweeping_expiry = Some(number);
+        self.start_sweep(SweepKind::Expire { queue: id, held }, VecDeque::from([id]));
+    }
+
+    /// Whether something else than its turn keeps a queue from an attempt.
+    pub(super) fn is_held(&self, id: QueueId) -> bool {
+        let Some(queue) = self.queues.get(&id) else { return false };
+        let no_source =
+            self.pools.get(&queue.key.pool).is_none_or(|p| p.members.iter().all(|(_, weight)| *weight == 0));
+        match queue.status {
+            Status::Suspended | Status::Failing => true,
+            Status::Ready => no_source || queue.site.is_some_and(|s| self.is_held_long(s, Duration::ZERO)),
+            Status::Idle | Status::Reading | Status::Budget | Status::Routing => no_source,
+        }
+    }
+}
