@@ -22,12 +22,6 @@ pub async fn get_metrics(State(api): State<Api>) -> Answer {
     let ask = api.parts().queues.ask(|reply| Command::Summary { top: 0, reply });
     if let Ok(Ok(summary)) = tokio::time::timeout(SUMMARY_TIMEOUT, ask).await {
         metrics.backlog.set(&Backlog {
-            queues: summary.queues,
-            recipients: summary.recipients,
-            bytes: summary.bytes,
-            in_flight: summary.in_flight,
-            unsettled: summary.unsettled,
-            connections: summary.connections,
             oldest_seconds: summary.oldest.map_or(0, |oldest| api.now().since(oldest).as_secs()),
             held: summary.held,
             suspensions: summary.suspensions.len() as u64,

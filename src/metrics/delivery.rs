@@ -49,7 +49,7 @@ impl DeliveryMetrics {
             tls_failures: registry.counter("outgoing_tls_failures_total", "Outgoing TLS handshakes that failed."),
             transactions: registry.counter("transactions_total", "Outgoing SMTP transactions begun."),
             attempt_seconds: registry.histogram(
-                "attempt_seconds",
+                "transaction_seconds",
                 "Time from a job's hand-out to its outcome, in seconds.",
                 &[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0],
             ),

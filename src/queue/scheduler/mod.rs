@@ -367,7 +367,6 @@ impl Scheduler {
         m.bytes.set(self.totals.bytes.cast_signed());
         m.in_flight.set(i64::from(self.totals.in_flight));
         m.unsettled.set(i64::from(self.totals.unsettled));
-        m.connections.set(i64::from(self.totals.connections));
         m.window_entries.set(self.totals.window.cast_signed() as i64);
         m.sites.set(self.site_ids.len().cast_signed() as i64);
     }

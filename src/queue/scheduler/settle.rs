@@ -56,9 +56,6 @@ impl Scheduler {
     fn settle_job(&mut self, id: ConnectionId, peer: &Peer, report: &JobReport, job: InFlight) {
         let InFlight { message, site, source, recipients } = job;
         self.totals.in_flight = self.totals.in_flight.saturating_sub(recipients.len() as u32);
-        if report.ambiguous {
-            self.metrics.ambiguous.inc();
-        }
         let answered = report.outcomes.iter().any(|outcome| match outcome {
             Outcome::Delivered(_) => true,
             Outcome::Failed(failure) => failure.remote,
