@@ -36,7 +36,7 @@ use crate::seam::dns::{Resolver, ResolverOptions};
 use crate::seam::net::TcpNetwork;
 use crate::seam::random::{self, Seeded};
 use crate::store::{Ledger, News, Next, QueueRow, Reader, Settle, StoreStatus, StoredMessage};
-use crate::types::{Domain, MessageId};
+use crate::types::{Class, Domain, MessageId};
 
 /// Records of one kind that a start reads.
 const RECORDS_MAX: usize = 100_000;
@@ -108,6 +108,7 @@ async fn run(
         notifier: Rc::new(Reports { config: parts.config.clone() }),
         metrics: metrics.queue.clone(),
     });
+    show_paths(&metrics, &config);
     let trace = TraceHub::new();
     let stopping = when(parts.phases.clone(), |phase| phase == Phase::Stopping);
     let connector = Rc::new(Connector::new(ConnectorParts {
@@ -140,6 +141,17 @@ async fn run(
     let finished = egress.run(ended(stopping, parts.store_status)).await;
     if !finished {
         error!("the end did not wait for all attempts; what was in one may be sent twice");
+    }
+}
+
+/// A counter that is there from the start, at zero, can be alerted on; the providers come as mail goes to them.
+fn show_paths(metrics: &Metrics, config: &Config) {
+    for pool in &config.pools {
+        for source in pool.sources.iter().filter(|source| source.weight > 0) {
+            for class in [Class::Transactional, Class::Marketing] {
+                metrics.queue.path("other", class.as_str(), pool.name.as_str(), source.name.as_str());
+            }
+        }
     }
 }
 

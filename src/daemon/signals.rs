@@ -5,7 +5,7 @@ use std::process;
 
 use anyhow::Context;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
 use super::{Daemon, Phase};
@@ -15,37 +15,52 @@ use crate::logging::LogHandle;
 ///
 /// Tells the service manager what it waits for (sd_notify): ready, reloading, stopping.
 pub fn serve(path: &Path, log: LogHandle) -> anyhow::Result<()> {
-    let daemon = Daemon::start(path, Some(log))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let waited = runtime.block_on(wait(&daemon));
+    // Before anything starts: a signal that comes meanwhile waits its turn, and ends the daemon in order.
+    let signals = runtime.block_on(async { Signals::listen() })?;
+    let daemon = Daemon::start(path, Some(log))?;
+    runtime.block_on(wait(&daemon, signals));
     tell(&[NotifyState::Stopping]);
     daemon.stop()?;
-    waited?;
     info!("ended");
     Ok(())
 }
 
-async fn wait(daemon: &Daemon) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Must run inside a runtime.
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
+            hangup: signal(SignalKind::hangup()).context("SIGHUP")?,
+        })
+    }
+}
+
+async fn wait(daemon: &Daemon, mut signals: Signals) {
     let mut phases = daemon.hands().phase.subscribe();
     tell(&[NotifyState::Ready]);
     info!(pid = process::id(), version = env!("CARGO_PKG_VERSION"), "ready");
     loop {
         tokio::select! {
-            _ = terminate.recv() => {
+            _ = signals.terminate.recv() => {
                 info!("SIGTERM: ending");
-                return Ok(());
+                return;
             }
-            _ = interrupt.recv() => {
+            _ = signals.interrupt.recv() => {
                 info!("SIGINT: ending");
-                return Ok(());
+                return;
             }
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 reload(daemon).await;
             }
-            _ = phases.wait_for(|phase| *phase == Phase::Stopping) => return Ok(()),
+            _ = phases.wait_for(|phase| *phase == Phase::Stopping) => return,
         }
     }
 }

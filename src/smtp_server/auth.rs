@@ -43,7 +43,10 @@ const FAILURES_MAX: usize = 10_000;
 /// How long a client's failures are remembered after the last one.
 const FAILURES_TTL: Duration = Duration::from_secs(900);
 
-/// The wait after the first failure; it doubles with each further one.
+/// Failures that cost no wait: a client tries PLAIN and LOGIN with one wrong password.
+const FAILURES_FREE: u32 = 2;
+
+/// The wait after the first failure beyond those; it doubles with each further one.
 const DELAY_FIRST: Duration = Duration::from_secs(1);
 
 /// The longest wait.
@@ -184,7 +187,10 @@ impl Authenticator {
         let failures = self.failures.lock();
         match failures.get(&client_key(client)) {
             Some((count, last)) if self.clock.now().since(*last) < FAILURES_TTL => {
-                DELAY_FIRST.saturating_mul(1 << count.saturating_sub(1).min(10)).min(DELAY_MAX)
+                match count.checked_sub(FAILURES_FREE + 1) {
+                    Some(beyond) => DELAY_FIRST.saturating_mul(1 << beyond.min(10)).min(DELAY_MAX),
+                    None => Duration::ZERO,
+                }
             }
             Some(_) | None => Duration::ZERO,
         }

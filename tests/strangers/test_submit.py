@@ -153,7 +153,7 @@ class SubmitTest(Case):
     def test_the_250_carries_the_message_id(self):
         with Raw(self.posthaste.relay) as raw:
             raw.data()
-            reply = raw.say("Subject: id\r\n\r\nx\r\n.").decode()
+            reply = raw.say(f"From: {SENDER}\r\nSubject: id\r\n\r\nx\r\n.").decode()
         event = self.posthaste.wait_events("accepted", lambda e: e["event"] == "accepted")[0]
         self.assertIn(event["message_id"], reply)
 

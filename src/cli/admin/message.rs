@@ -78,6 +78,12 @@ pub async fn run(command: &MessageCommand, client: &Client, out: &mut Out) -> an
     anyhow::ensure!(what.contains('@'), "{what:?} is neither the id of a message nor an address");
     let query = [("address", Some(what.clone())), ("limit", Some(limit.to_string()))];
     let trace: AddressTrace = client.get(&with_query("/v1/trace", &query)).await?;
+    // As an unknown id is a failure, so is an unknown address: a script can ask whether there is a trace.
+    anyhow::ensure!(
+        !trace.events.is_empty(),
+        "no events of {}: nothing was sent there, or it is past the retention",
+        printable(&trace.address)
+    );
     if out.json { out.value(&trace) } else { print_trace(&trace, now, out) }
 }
 
@@ -154,12 +160,6 @@ fn print_life(life: &MessageLife, now: Timestamp, out: &mut Out) -> anyhow::Resu
 }
 
 fn print_trace(trace: &AddressTrace, now: Timestamp, out: &mut Out) -> anyhow::Result<()> {
-    if trace.events.is_empty() {
-        return out.line(format!(
-            "no events of {}: nothing was sent there, or it is past the retention",
-            printable(&trace.address)
-        ));
-    }
     // Messages in the order in which they first show, each with its events together.
     let mut order: Vec<Option<MessageId>> = Vec::new();
     for event in &trace.events {

@@ -35,8 +35,8 @@ use memory::Held;
 use message::{Chunk, Chunked};
 use timing::DataClock;
 
-/// The most failed logins of one session; then 421.
-const LOGIN_FAILURES_MAX: u32 = 5;
+/// The most failed logins of one session; then 421. A client may try every mechanism with one wrong password.
+const LOGIN_FAILURES_MAX: u32 = 10;
 
 /// Recipients beyond `smtp.max_recipients` that are refused with 452 before they count as errors: a client that sends a
 /// burst can't know better (RFC 5321 §4.5.3.1.10).
