@@ -5,9 +5,6 @@
 //! 3. write a configuration for loopback, with ports that need no root, and check it as `check` does.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -15,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use super::files::{SECRET, make_folder, write_new};
 use super::{Exit, print};
 use crate::config;
 use crate::types::Domain;
@@ -72,7 +70,7 @@ impl Init {
         }
         make_folder(&self.dir)?;
         let key = new_key();
-        write_new(&key_file, 0o600, &format!("{key}\n"))?;
+        write_new(&key_file, SECRET, &format!("{key}\n"))?;
         write_new(&file, 0o640, &self.config_text(&hostname, domain.as_ref(), &key))?;
         let warnings = match config::load(&file) {
             Ok((_, warnings)) => warnings,
@@ -129,21 +127,6 @@ fn new_key() -> String {
 
 fn sha256_hex(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn make_folder(dir: &Path) -> anyhow::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
-    made.with_context(|| format!("can't make the folder {}", dir.display()))
-}
-
-/// Writes a file that must not be there yet, with its mode from the start.
-fn write_new(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let mut file = file.with_context(|| format!("can't make {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("can't write {}", path.display()))
 }
 
 /// The kernel's host name, where it is a full one.
