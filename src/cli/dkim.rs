@@ -253,7 +253,7 @@ fn parse_selector(text: &str, domain: &Domain) -> anyhow::Result<String> {
 }
 
 /// The record for people: as a form of a DNS hoster wants it, and as a zone file does.
-fn record_text(record: &DnsRecord) -> String {
+pub(super) fn record_text(record: &DnsRecord) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "  Name:   {}\n  Type:   TXT\n  Value:  {}\n", record.name, record.value);
     let _ = writeln!(out, "As a line of a zone file:\n\n{}", record.zone_line);
