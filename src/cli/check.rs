@@ -49,14 +49,18 @@ impl Check {
         }
         match config {
             None => Ok(Exit::Failure),
-            Some(config) if self.dns => check_dns::run(&config),
+            Some(config) if self.dns => check_dns::run(&config, self.quiet),
             Some(_) => Ok(Exit::Success),
         }
     }
 }
 
+/// `1 error`, `2 errors`.
+pub(super) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 fn summary(file: &std::path::Path, errors: usize, warnings: usize) -> String {
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let file = file.display();
     match (errors, warnings) {
         (0, 0) => format!("{file}: ok"),
