@@ -1,7 +1,7 @@
 //! `posthaste check --dns`: what the DNS says of the names in the configuration.
 //!
 //! 1. Host name and sources: forward and back, for receivers compare the two,
-//! 2. each DKIM key: its record is there and not revoked,
+//! 2. each DKIM key: its record is there, not revoked, and of this key,
 //! 3. each tenant's domain: it can get mail, has a DMARC policy; each bounce domain: an MX and SPF.
 //!
 //! Who asks is a parameter, so that the judgement can be tested without a network.
@@ -14,6 +14,7 @@ use super::admin::printable;
 use super::check::count;
 use super::{Exit, print};
 use crate::config::{Config, Source, Tenant};
+use crate::dkim::KeyRing;
 use crate::metrics::Registry;
 use crate::metrics::delivery::DnsMetrics;
 use crate::seam::dns::{DnsError, Family, Resolver, ResolverOptions};
@@ -58,7 +59,7 @@ pub struct Finding {
 }
 
 /// Asks the DNS of the configuration and prints what is missing there; `quiet` leaves out warnings and the summary.
-pub(super) fn run(config: &Config, quiet: bool) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &Config, ring: &KeyRing, quiet: bool) -> anyhow::Result<Exit> {
     let options = ResolverOptions {
         servers: config.dns.resolvers.clone(),
         timeout: config.dns.timeout.0,
@@ -68,7 +69,7 @@ pub(super) fn run(config: &Config, quiet: bool) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let found = runtime.block_on(async {
         let resolver = Resolver::new(&options, DnsMetrics::register(&Registry::new()))?;
-        anyhow::Ok(ask_all(config, &resolver, CHECK_TIME_MAX).await)
+        anyhow::Ok(ask_all(config, ring, &resolver, CHECK_TIME_MAX).await)
     })?;
     let mut out = String::new();
     for finding in found.iter().filter(|finding| finding.is_error || !quiet) {
@@ -88,9 +89,9 @@ pub(super) fn run(config: &Config, quiet: bool) -> anyhow::Result<Exit> {
 }
 
 /// Checks with a real resolver; questions that come after `limit` are not asked any more, and that is told.
-async fn ask_all(config: &Config, resolver: &Resolver, limit: Duration) -> Vec<Finding> {
+async fn ask_all(config: &Config, ring: &KeyRing, resolver: &Resolver, limit: Duration) -> Vec<Finding> {
     let end = Instant::now() + limit;
-    check(config, async |ask| match end.saturating_duration_since(Instant::now()) {
+    check(config, ring, async |ask| match end.saturating_duration_since(Instant::now()) {
         Duration::ZERO => out_of_time(),
         left => tokio::time::timeout(left, answer(resolver, ask)).await.unwrap_or_else(|_| out_of_time()),
     })
@@ -123,7 +124,7 @@ async fn answer(resolver: &Resolver, ask: Ask) -> Said {
 }
 
 /// All that is missing in the DNS, in the order of the configuration.
-pub async fn check(config: &Config, ask: impl AsyncFn(Ask) -> Said) -> Vec<Finding> {
+pub async fn check(config: &Config, ring: &KeyRing, ask: impl AsyncFn(Ask) -> Said) -> Vec<Finding> {
     let mut found = Vec::new();
     if config.sources.iter().any(|source| source.ehlo.is_none())
         && let Some(words) = resolves(&ask, &config.hostname, "hostname").await
@@ -133,9 +134,10 @@ pub async fn check(config: &Config, ask: impl AsyncFn(Ask) -> Said) -> Vec<Findi
     for source in &config.sources {
         found.extend(check_source(config, source, &ask).await);
     }
-    for key in &config.dkim {
+    for key in ring.keys() {
         let name = format!("{}._domainkey.{}", key.selector, key.domain);
-        found.extend(check_dkim(&ask, &name).await);
+        let ours = key.private.as_ref().ok().and_then(|private| private.public_base64().ok());
+        found.extend(check_dkim(&ask, &name, ours.as_deref()).await);
     }
     for tenant in &config.tenants {
         found.extend(check_tenant(tenant, &ask).await);
@@ -203,23 +205,31 @@ fn is_public(address: &IpAddr) -> bool {
     }
 }
 
-async fn check_dkim(ask: &impl AsyncFn(Ask) -> Said, name: &str) -> Option<Finding> {
+/// `ours` is the public half of the key that signs, as it should stand in the record.
+async fn check_dkim(ask: &impl AsyncFn(Ask) -> Said, name: &str, ours: Option<&str>) -> Option<Finding> {
     let texts = match ask(Ask::Texts(name.to_owned())).await {
         Said::Texts(texts) => texts,
         Said::Unknown(why) => return Some(unknown(name, &why)),
         _ => Vec::new(),
     };
-    // RFC 6376 §3.6.1: an empty `p=` revokes the key.
-    let key = |text: &String| text.split(';').filter_map(|tag| tag.trim().strip_prefix("p=")).map(str::len).next();
-    match texts.iter().find_map(key) {
-        Some(0) => Some(error(format!("{name}: the key is revoked (p= is empty)"))),
-        Some(_) if texts.len() > 1 => Some(error(format!(
-            "{name} has {} TXT records: which one counts is undefined (RFC 6376 §3.6.2.2)",
-            texts.len()
-        ))),
-        Some(_) => None,
-        None => Some(error(format!("{name} has no DKIM record: `posthaste dkim dns` prints it"))),
-    }
+    // RFC 6376 §3.2, §3.6.1: white space may stand around `=` and within the key; an empty `p=` revokes it.
+    let key = |text: &String| {
+        let mut tags = text.split(';').filter_map(|tag| tag.split_once('='));
+        let value = tags.find(|(name, _)| name.trim() == "p").map(|(_, value)| value);
+        value.map(|value| value.split_ascii_whitespace().collect::<String>())
+    };
+    let said = match texts.iter().find_map(key) {
+        Some(key) if key.is_empty() => "the key is revoked (p= is empty)".to_owned(),
+        Some(_) if texts.len() > 1 => {
+            format!("{} TXT records: which one counts is undefined (RFC 6376 §3.6.2.2)", texts.len())
+        }
+        Some(key) if ours.is_some_and(|ours| ours != key) => {
+            "the record is of another key, so every signature fails: `posthaste dkim dns` prints the right one".into()
+        }
+        Some(_) => return None,
+        None => "no DKIM record: `posthaste dkim dns` prints it".into(),
+    };
+    Some(error(format!("{name}: {said}")))
 }
 
 async fn check_tenant(tenant: &Tenant, ask: &impl AsyncFn(Ask) -> Said) -> Vec<Finding> {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::UdpSocket;
 
 use super::*;
+use crate::dkim::{Algorithm, Key, KeySpec, PrivateKey, keygen};
+use crate::queue::keys;
 use crate::seam::dns::Zones;
 
 const TOML: &str = "hostname = 'mta.example'\ndata_dir = 'd'\n\
@@ -35,7 +37,7 @@ fn check_zone(change: impl Fn(&mut HashMap<Ask, Said>), want: &[&str]) {
     change(&mut zone);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let ask = async |ask: Ask| zone.get(&ask).cloned().unwrap_or(Said::Nothing);
-    let found = runtime.block_on(check(&config, ask));
+    let found = runtime.block_on(check(&config, &keys::load(&config).ring, ask));
     let words: Vec<_> =
         found.iter().map(|f| format!("{} {}", if f.is_error { "error" } else { "warning" }, f.words)).collect();
     assert_eq!(words, want);
@@ -54,7 +56,7 @@ fn an_empty_dns_lacks_everything() {
             "error mta.example (hostname) has no address: add an A or AAAA record",
             "error mta.example (source ip1) does not resolve to 203.0.113.5: add the record",
             "error 203.0.113.5 (source ip1) has no name: ask its owner for a PTR record to mta.example",
-            "error s1._domainkey.acme.example has no DKIM record: `posthaste dkim dns` prints it",
+            "error s1._domainkey.acme.example: no DKIM record: `posthaste dkim dns` prints it",
             "warning _dmarc.acme.example (tenant acme) has no DMARC policy: large receivers ask for one",
             "error b.acme.example (bounces of tenant acme) has no MX: late bounces get lost",
             "warning b.acme.example (tenant acme) has no SPF record: large receivers ask for one",
@@ -101,7 +103,7 @@ fn check_zones(zones: Zones, limit: Duration, want: &[&str]) {
     let config: Config = toml::from_str(TOML).expect("valid");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let resolver = Resolver::fixed(zones, DnsMetrics::register(&Registry::new()));
-    let found = runtime.block_on(ask_all(&config, &resolver, limit));
+    let found = runtime.block_on(ask_all(&config, &keys::load(&config).ring, &resolver, limit));
     assert_eq!(found.iter().map(|f| f.words.as_str()).collect::<Vec<_>>(), want);
 }
 
@@ -167,7 +169,38 @@ fn the_resolvers_of_the_configuration_are_asked() {
         asked
     });
     let config: Config = toml::from_str(&format!("{TOML}[dns]\nresolvers = ['{address}']\n")).expect("valid");
-    assert_eq!(run(&config, true).expect("asked"), Exit::Failure);
+    assert_eq!(run(&config, &keys::load(&config).ring, true).expect("asked"), Exit::Failure);
     UdpSocket::bind("127.0.0.1:0").and_then(|end| end.send_to(b"end", address)).expect("sent");
     assert!(count.join().expect("ended") >= 8);
+}
+
+/// A record that was pasted from the key before, or cut by a form, is there and makes every signature fail.
+#[test]
+fn the_record_of_another_key_is_told() {
+    let made = keygen(Algorithm::Ed25519Sha256).expect("a key");
+    let private = PrivateKey::from_pem(made.private_pem.as_bytes(), Algorithm::Ed25519Sha256).expect("a key");
+    let key = Key {
+        domain: crate::types::Domain::parse("acme.example").expect("valid"),
+        selector: "s1".into(),
+        algorithm: Algorithm::Ed25519Sha256,
+        active_from: None,
+        private: Ok(private),
+    };
+    let ring = KeyRing::new(vec![KeySpec { key, sign_for: Vec::new() }]);
+    let check = |record: String, want: &[&str]| {
+        let zones = Zones::new().txt("s1._domainkey.acme.example", &[&record]);
+        let resolver = Resolver::fixed(zones, DnsMetrics::register(&Registry::new()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let found = runtime.block_on(ask_all(&Config::default(), &ring, &resolver, CHECK_TIME_MAX));
+        assert_eq!(found.iter().map(|f| f.words.as_str()).collect::<Vec<_>>(), want, "{record}");
+    };
+    let (head, tail) = made.public_base64.split_at(20);
+    check(format!("v=DKIM1; k=ed25519; p={head}{tail}"), &[]);
+    check(format!("v=DKIM1; k=ed25519; p = {head} {tail} ;"), &[]);
+    check(
+        format!("v=DKIM1; k=ed25519; p={head}"),
+        &[
+            "s1._domainkey.acme.example: the record is of another key, so every signature fails: `posthaste dkim dns` prints the right one",
+        ],
+    );
 }
