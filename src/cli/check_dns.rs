@@ -1,15 +1,27 @@
 //! `posthaste check --dns`: what the DNS says of the names in the configuration.
 //!
 //! 1. Host name and sources: forward and back, for receivers compare the two,
-//! 2. each DKIM key: its record is there and not revoked,
+//! 2. each DKIM key: its record is there, not revoked, and of this key,
 //! 3. each tenant's domain: it can get mail, has a DMARC policy; each bounce domain: an MX and SPF.
 //!
 //! Who asks is a parameter, so that the judgement can be tested without a network.
 
+use std::fmt::Write;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use super::Exit;
+use super::admin::printable;
+use super::check::count;
+use super::{Exit, print};
 use crate::config::{Config, Source, Tenant};
+use crate::dkim::KeyRing;
+use crate::metrics::Registry;
+use crate::metrics::delivery::DnsMetrics;
+use crate::seam::dns::{DnsError, Family, Resolver, ResolverOptions};
+
+/// How long all questions together may take: a configuration has a few for each domain, and a dead resolver costs
+/// `dns.timeout` for each.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A question to the DNS.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -46,13 +58,73 @@ pub struct Finding {
     pub words: String,
 }
 
-/// Asks the DNS and prints what is missing there.
-pub(super) fn run(_config: &Config) -> anyhow::Result<Exit> {
-    anyhow::bail!("this build has no resolver: --dns can't ask anybody yet")
+/// Asks the DNS of the configuration and prints what is missing there; `quiet` leaves out warnings and the summary.
+pub(super) fn run(config: &Config, ring: &KeyRing, quiet: bool) -> anyhow::Result<Exit> {
+    let options = ResolverOptions {
+        servers: config.dns.resolvers.clone(),
+        timeout: config.dns.timeout.0,
+        cache_size: config.dns.cache_size,
+        max_concurrent: config.dns.max_concurrent,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let found = runtime.block_on(async {
+        let resolver = Resolver::new(&options, DnsMetrics::register(&Registry::new()))?;
+        anyhow::Ok(ask_all(config, ring, &resolver, CHECK_TIME_MAX).await)
+    })?;
+    let mut out = String::new();
+    for finding in found.iter().filter(|finding| finding.is_error || !quiet) {
+        let _ = writeln!(out, "{}: {}", if finding.is_error { "error" } else { "warning" }, printable(&finding.words));
+    }
+    let errors = found.iter().filter(|finding| finding.is_error).count();
+    if !quiet {
+        let _ = match found.len() - errors {
+            0 if errors == 0 => writeln!(out, "DNS: ok"),
+            warnings => writeln!(out, "DNS: {}, {}", count(errors, "error"), count(warnings, "warning")),
+        };
+    }
+    if !out.is_empty() {
+        print(&out)?;
+    }
+    Ok(if errors == 0 { Exit::Success } else { Exit::Failure })
+}
+
+/// Checks with a real resolver; questions that come after `limit` are not asked any more, and that is told.
+async fn ask_all(config: &Config, ring: &KeyRing, resolver: &Resolver, limit: Duration) -> Vec<Finding> {
+    let end = Instant::now() + limit;
+    check(config, ring, async |ask| match end.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => out_of_time(),
+        left => tokio::time::timeout(left, answer(resolver, ask)).await.unwrap_or_else(|_| out_of_time()),
+    })
+    .await
+}
+
+fn out_of_time() -> Said {
+    Said::Unknown("the time for all questions is over".into())
+}
+
+/// One question to a resolver.
+async fn answer(resolver: &Resolver, ask: Ask) -> Said {
+    let said = match ask {
+        Ask::Addresses(name) => {
+            resolver.addresses(&name, Family::Any).await.map(|answer| Said::Addresses(answer.records))
+        }
+        Ask::Names(address) => {
+            resolver.names(address).await.map(|a| Said::Texts(a.records.iter().map(ToString::to_string).collect()))
+        }
+        Ask::Texts(name) => resolver.txt(&name).await.map(|answer| Said::Texts(answer.records)),
+        Ask::Hosts(domain) => {
+            resolver.mx(&domain).await.map(|a| Said::Texts(a.records.iter().map(|mx| mx.host.to_string()).collect()))
+        }
+    };
+    match said {
+        Ok(said) => said,
+        Err(DnsError::NxDomain | DnsError::NoData) => Said::Nothing,
+        Err(DnsError::Temporary(why)) => Said::Unknown(why.to_string()),
+    }
 }
 
 /// All that is missing in the DNS, in the order of the configuration.
-pub async fn check(config: &Config, ask: impl AsyncFn(Ask) -> Said) -> Vec<Finding> {
+pub async fn check(config: &Config, ring: &KeyRing, ask: impl AsyncFn(Ask) -> Said) -> Vec<Finding> {
     let mut found = Vec::new();
     if config.sources.iter().any(|source| source.ehlo.is_none())
         && let Some(words) = resolves(&ask, &config.hostname, "hostname").await
@@ -62,9 +134,10 @@ pub async fn check(config: &Config, ask: impl AsyncFn(Ask) -> Said) -> Vec<Findi
     for source in &config.sources {
         found.extend(check_source(config, source, &ask).await);
     }
-    for key in &config.dkim {
+    for key in ring.keys() {
         let name = format!("{}._domainkey.{}", key.selector, key.domain);
-        found.extend(check_dkim(&ask, &name).await);
+        let ours = key.private.as_ref().ok().and_then(|private| private.public_base64().ok());
+        found.extend(check_dkim(&ask, &name, ours.as_deref()).await);
     }
     for tenant in &config.tenants {
         found.extend(check_tenant(tenant, &ask).await);
@@ -132,23 +205,31 @@ fn is_public(address: &IpAddr) -> bool {
     }
 }
 
-async fn check_dkim(ask: &impl AsyncFn(Ask) -> Said, name: &str) -> Option<Finding> {
+/// `ours` is the public half of the key that signs, as it should stand in the record.
+async fn check_dkim(ask: &impl AsyncFn(Ask) -> Said, name: &str, ours: Option<&str>) -> Option<Finding> {
     let texts = match ask(Ask::Texts(name.to_owned())).await {
         Said::Texts(texts) => texts,
         Said::Unknown(why) => return Some(unknown(name, &why)),
         _ => Vec::new(),
     };
-    // RFC 6376 §3.6.1: an empty `p=` revokes the key.
-    let key = |text: &String| text.split(';').filter_map(|tag| tag.trim().strip_prefix("p=")).map(str::len).next();
-    match texts.iter().find_map(key) {
-        Some(0) => Some(error(format!("{name}: the key is revoked (p= is empty)"))),
-        Some(_) if texts.len() > 1 => Some(error(format!(
-            "{name} has {} TXT records: which one counts is undefined (RFC 6376 §3.6.2.2)",
-            texts.len()
-        ))),
-        Some(_) => None,
-        None => Some(error(format!("{name} has no DKIM record: `posthaste dkim dns` prints it"))),
-    }
+    // RFC 6376 §3.2, §3.6.1: white space may stand around `=` and within the key; an empty `p=` revokes it.
+    let key = |text: &String| {
+        let mut tags = text.split(';').filter_map(|tag| tag.split_once('='));
+        let value = tags.find(|(name, _)| name.trim() == "p").map(|(_, value)| value);
+        value.map(|value| value.split_ascii_whitespace().collect::<String>())
+    };
+    let said = match texts.iter().find_map(key) {
+        Some(key) if key.is_empty() => "the key is revoked (p= is empty)".to_owned(),
+        Some(_) if texts.len() > 1 => {
+            format!("{} TXT records: which one counts is undefined (RFC 6376 §3.6.2.2)", texts.len())
+        }
+        Some(key) if ours.is_some_and(|ours| ours != key) => {
+            "the record is of another key, so every signature fails: `posthaste dkim dns` prints the right one".into()
+        }
+        Some(_) => return None,
+        None => "no DKIM record: `posthaste dkim dns` prints it".into(),
+    };
+    Some(error(format!("{name}: {said}")))
 }
 
 async fn check_tenant(tenant: &Tenant, ask: &impl AsyncFn(Ask) -> Said) -> Vec<Finding> {
@@ -197,87 +278,4 @@ async fn has_text(ask: &impl AsyncFn(Ask) -> Said, name: &str, prefix: &str, wha
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-
-    const TOML: &str = "hostname = 'mta.example'\ndata_dir = 'd'\n\
-        [[sources]]\nname = 'ip1'\naddress = '203.0.113.5'\n[[sources]]\nname = 'inside'\naddress = '10.0.0.1'\n\
-        [[tenants]]\nname = 'acme'\ndomains = ['acme.example', '*']\nbounce_domain = 'b.acme.example'\n\
-        [[dkim]]\ndomain = 'acme.example'\nselector = 's1'\nalgorithm = 'rsa-sha256'\nkey_file = 'x'\n";
-
-    fn texts(texts: &[&str]) -> Said {
-        Said::Texts(texts.iter().map(|text| (*text).to_owned()).collect())
-    }
-
-    /// A DNS in which all is well.
-    fn zone() -> HashMap<Ask, Said> {
-        let address: IpAddr = "203.0.113.5".parse().expect("an address");
-        HashMap::from([
-            (Ask::Addresses("mta.example".into()), Said::Addresses(vec![address])),
-            (Ask::Names(address), texts(&["MTA.example."])),
-            (Ask::Texts("s1._domainkey.acme.example".into()), texts(&["v=DKIM1; k=rsa; p=MIIB"])),
-            (Ask::Texts("_dmarc.acme.example".into()), texts(&["v=DMARC1; p=none"])),
-            (Ask::Hosts("acme.example".into()), texts(&["mx.acme.example"])),
-            (Ask::Hosts("b.acme.example".into()), texts(&["mta.example"])),
-            (
-                Ask::Texts("b.acme.example".into()),
-                texts(&["google-site-verification=1", "v=spf1 ip4:203.0.113.5 -all"]),
-            ),
-        ])
-    }
-
-    fn check_zone(change: impl Fn(&mut HashMap<Ask, Said>), want: &[&str]) {
-        let config: Config = toml::from_str(TOML).expect("valid");
-        let mut zone = zone();
-        change(&mut zone);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let ask = async |ask: Ask| zone.get(&ask).cloned().unwrap_or(Said::Nothing);
-        let found = runtime.block_on(check(&config, ask));
-        let words: Vec<_> =
-            found.iter().map(|f| format!("{} {}", if f.is_error { "error" } else { "warning" }, f.words)).collect();
-        assert_eq!(words, want);
-    }
-
-    #[test]
-    fn all_is_well() {
-        check_zone(|_| {}, &[]);
-    }
-
-    #[test]
-    fn an_empty_dns_lacks_everything() {
-        check_zone(
-            HashMap::clear,
-            &[
-                "error mta.example (hostname) has no address: add an A or AAAA record",
-                "error mta.example (source ip1) does not resolve to 203.0.113.5: add the record",
-                "error 203.0.113.5 (source ip1) has no name: ask its owner for a PTR record to mta.example",
-                "error s1._domainkey.acme.example has no DKIM record: `posthaste dkim dns` prints it",
-                "warning _dmarc.acme.example (tenant acme) has no DMARC policy: large receivers ask for one",
-                "error b.acme.example (bounces of tenant acme) has no MX: late bounces get lost",
-                "warning b.acme.example (tenant acme) has no SPF record: large receivers ask for one",
-            ],
-        );
-    }
-
-    #[test]
-    fn wrong_records_are_told_from_missing_ones() {
-        let address: IpAddr = "203.0.113.5".parse().expect("an address");
-        check_zone(
-            |zone| {
-                zone.insert(Ask::Names(address), texts(&["host5.isp.example"]));
-                zone.insert(Ask::Texts("s1._domainkey.acme.example".into()), texts(&["v=DKIM1; p="]));
-                zone.insert(Ask::Texts("b.acme.example".into()), texts(&["v=spf1 -all", "v=spf1 +all"]));
-                zone.insert(Ask::Hosts("acme.example".into()), texts(&[""]));
-                zone.insert(Ask::Texts("_dmarc.acme.example".into()), Said::Unknown("SERVFAIL".into()));
-            },
-            &[
-                "warning 203.0.113.5 (source ip1) is called host5.isp.example, and says EHLO mta.example: make the PTR record the EHLO name",
-                "error s1._domainkey.acme.example: the key is revoked (p= is empty)",
-                "error acme.example (tenant acme) says by a null MX that it takes no mail: receivers refuse its senders",
-                "warning _dmarc.acme.example: can't be told now: SERVFAIL",
-                "error b.acme.example (tenant acme) has 2 records of the kind SPF record: none counts",
-            ],
-        );
-    }
-}
+mod tests;

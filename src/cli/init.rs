@@ -1,13 +1,10 @@
 //! `posthaste init`: a folder with everything that a first start needs.
 //!
-//! 1. Make the folder, open to its owner alone, and refuse one that has a configuration already,
-//! 2. make an admin key: the key itself into `admin.key`, its hash into the configuration,
-//! 3. write a configuration for loopback, with ports that need no root, and check it as `check` does.
+//! 1. Make the folder, closed to the world, and refuse one that has any of the files already,
+//! 2. make the secrets, each in a file of its owner's alone: the admin key, the password of an SMTP user, a DKIM key,
+//! 3. write a configuration for loopback, with ports that need no root and hashes of the secrets, and check it as `check` does.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -15,8 +12,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::{Exit, print};
+use super::dkim::{NewKey, record_text};
+use super::files::{SECRET, make_folder, write_new};
+use super::{Exit, hash_password, print};
 use crate::config;
+use crate::dkim::Algorithm;
+use crate::queue::keys;
 use crate::types::Domain;
 
 /// The configuration file in the folder.
@@ -25,10 +26,20 @@ const CONFIG_FILE: &str = "posthaste.toml";
 /// The file with the admin key.
 const KEY_FILE: &str = "admin.key";
 
+/// The file with the password of [`SMTP_USER`].
+const PASSWORD_FILE: &str = "smtp.password";
+
+/// The user that may send by SMTP.
+const SMTP_USER: &str = "app";
+
+/// The selector of the DKIM key.
+const SELECTOR: &str = "s1";
+
 /// Make a folder with a configuration that runs.
 ///
-/// The daemon will listen on loopback only, on ports that need no root. Writes posthaste.toml and admin.key (the key of the HTTP
-/// API, for you alone) into DIR. Nothing that is there is overwritten.
+/// The daemon will listen on loopback only, on ports that need no root. Writes into DIR, with secrets for you alone to read:
+/// posthaste.toml; admin.key, the key of the HTTP API; smtp.password, of the SMTP user "app"; and a DKIM key in dkim/.
+/// Nothing that is there is overwritten.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +51,7 @@ pub(super) struct Init {
     /// The name of this host. Default: the system's, where it is a full name.
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// The domain that you send from. Without it every domain is allowed.
+    /// The domain that you send from. Without it every domain is allowed, and the DKIM key is for the host name's domain.
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
     /// The data folder. Default: `data` in DIR.
@@ -54,147 +65,135 @@ pub(super) struct Init {
     http_port: u16,
 }
 
+/// The secrets of a new configuration, as it names them.
+struct Secrets {
+    admin_sha256: String,
+    password_hash: String,
+    dkim_entry: String,
+}
+
 impl Init {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let hostname = match &self.hostname {
-            Some(name) => Domain::parse(name).with_context(|| format!("host name {name:?}"))?.to_string(),
-            None => system_hostname().unwrap_or_else(|| "posthaste.localhost".into()),
+            Some(name) => Domain::parse(name).with_context(|| format!("host name {name:?}"))?,
+            None => system_hostname().map_or_else(|| Domain::parse("posthaste.localhost"), Ok)?,
         };
         let domain = match &self.domain {
             Some(domain) => Some(Domain::parse(domain).with_context(|| format!("domain {domain:?}"))?),
             None => None,
         };
-        let (file, key_file) = (self.dir.join(CONFIG_FILE), self.dir.join(KEY_FILE));
-        for path in [&file, &key_file] {
-            if path.exists() {
-                bail!("{} is there already; nothing was changed", path.display());
-            }
+        let signing = domain.clone().unwrap_or_else(|| mail_domain(&hostname));
+        let dkim_file = PathBuf::from(format!("dkim/{signing}-{SELECTOR}.pem"));
+        let [file, key_file, password_file, dkim_path] =
+            [Path::new(CONFIG_FILE), Path::new(KEY_FILE), Path::new(PASSWORD_FILE), &dkim_file]
+                .map(|name| self.dir.join(name));
+        let files = [&file, &key_file, &password_file, &dkim_path];
+        if let Some(path) = files.iter().find(|path| path.exists()) {
+            bail!("{} is there already; nothing was changed", path.display());
         }
         make_folder(&self.dir)?;
-        let key = new_key();
-        write_new(&key_file, 0o600, &format!("{key}\n"))?;
-        write_new(&file, 0o640, &self.config_text(&hostname, domain.as_ref(), &key))?;
-        let warnings = match config::load(&file) {
-            Ok((_, warnings)) => warnings,
-            Err(errors) => bail!("what was written is wrong:\n{errors}"),
+        let (key, password) = (format!("ph_{}", random_text()), random_text());
+        let dkim = NewKey::write(&signing, SELECTOR, Algorithm::RsaSha256, &dkim_path)?;
+        write_new(&key_file, SECRET, &format!("{key}\n"))?;
+        write_new(&password_file, SECRET, &format!("{password}\n"))?;
+        let secrets = Secrets {
+            admin_sha256: sha256_hex(&key),
+            password_hash: hash_password::hash(&password)?,
+            dkim_entry: dkim.entry(&dkim_file),
         };
-        let mut out = format!("Written: {}, {}\n", file.display(), key_file.display());
+        // The configuration comes last: where it is, everything is.
+        write_new(&file, 0o640, &self.config_text(&hostname, domain.as_ref(), &secrets))?;
+        let warnings = check(&file)?;
+        let mut out = String::from("Written:\n");
+        for path in files {
+            let _ = writeln!(out, "  {}", path.display());
+        }
         for warning in warnings {
             let _ = writeln!(out, "warning: {warning}");
         }
         let _ = write!(
             out,
             "\nThe admin key of the HTTP API, not shown again (it is in {key_file}):\n  {key}\n\n\
-             Next:\n  posthaste serve --config {file}\n  posthaste send --server 127.0.0.1:{port} -f you@{domain} somebody@example.org < message.eml\n",
+             Publish this record, so that receivers can check the signatures:\n\n{record}\n\
+             Next:\n  posthaste serve --config {file}\n  \
+             posthaste send --server 127.0.0.1:{port} -f you@{signing} somebody@example.org < message.eml\n\
+             Programs that log in do so as {SMTP_USER:?}, with the password in {password_file}.\n",
             key_file = key_file.display(),
+            password_file = password_file.display(),
+            record = record_text(&dkim.record),
             file = file.display(),
             port = self.smtp_port,
-            domain = domain.as_ref().map_or("example.com", Domain::as_str),
         );
         print(&out)?;
         Ok(Exit::Success)
     }
 
-    fn config_text(&self, hostname: &str, domain: Option<&Domain>, key: &str) -> String {
+    fn config_text(&self, hostname: &Domain, domain: Option<&Domain>, secrets: &Secrets) -> String {
         let data_dir = self.data_dir.as_deref().unwrap_or(Path::new("data"));
+        let data_dir = toml::Value::String(data_dir.display().to_string());
+        let Secrets { admin_sha256, password_hash, dkim_entry } = secrets;
         let mut out = format!(
             "# Posthaste, made by `posthaste init`. All keys: `posthaste config reference`.\n\
              # After a change: `posthaste check --config {CONFIG_FILE}`, then `posthaste reload`.\n\n\
-             hostname = {hostname:?}\ndata_dir = {data_dir:?}\n\n\
+             hostname = \"{hostname}\"\ndata_dir = {data_dir}\n\n\
              # Programs on this machine may send without a password.\n\
              [[smtp.listeners]]\naddress = \"127.0.0.1:{}\"\nrelay_from = [\"127.0.0.0/8\"]\n\n\
              # API, metrics and health. The key itself is in {KEY_FILE}.\n\
              [http]\naddress = \"127.0.0.1:{}\"\n\
-             api_keys = [{{ name = \"admin\", sha256 = \"{}\", role = \"admin\" }}]\n",
-            self.smtp_port,
-            self.http_port,
-            sha256_hex(key),
+             api_keys = [{{ name = \"admin\", sha256 = \"{admin_sha256}\", role = \"admin\" }}]\n\n",
+            self.smtp_port, self.http_port,
         );
-        if let Some(domain) = domain {
-            let _ = write!(
-                out,
-                "\n[[tenants]]\nname = \"main\"\ndomains = [\"{domain}\"]\n# bounce_domain = \"bounce.{domain}\"\n"
-            );
-        }
+        out.push_str(&match domain {
+            Some(domain) => format!(
+                "[[tenants]]\nname = \"main\"\ndomains = [\"{domain}\"]\n# bounce_domain = \"bounce.{domain}\"\n"
+            ),
+            None => "[[tenants]]\nname = \"main\"\n# Every domain; better name your own.\ndomains = [\"*\"]\n".into(),
+        });
+        let _ = write!(
+            out,
+            "# The password is in {PASSWORD_FILE}.\n\
+             smtp_users = [{{ name = \"{SMTP_USER}\", password_hash = \"{password_hash}\" }}]\n\n\
+             # `posthaste dkim dns --config {CONFIG_FILE}` prints the record to publish.\n{dkim_entry}"
+        );
         out
     }
 }
 
-/// A key that tells what it is when it turns up in a log or a repository: 256 random bits behind a prefix.
-fn new_key() -> String {
+/// What was written must load as the daemon loads it; answers the warnings.
+fn check(file: &Path) -> anyhow::Result<Vec<config::Warning>> {
+    let (config, warnings) = match config::load(file) {
+        Ok(loaded) => loaded,
+        Err(errors) => bail!("what was written is wrong:\n{errors}"),
+    };
+    match keys::load(&config).strict() {
+        Ok(_) => Ok(warnings),
+        Err(errors) => bail!("what was written is wrong: {}", errors[0]),
+    }
+}
+
+/// The domain whose mail a host most likely sends: `example.com` of `mta1.example.com`, but never a top level.
+fn mail_domain(hostname: &Domain) -> Domain {
+    let parent = hostname.as_str().split_once('.').map(|(_, parent)| parent).filter(|parent| parent.contains('.'));
+    parent.and_then(|parent| Domain::parse(parent).ok()).unwrap_or_else(|| hostname.clone())
+}
+
+/// A secret of 256 random bits, of letters, digits, `-` and `_`.
+fn random_text() -> String {
     let mut bytes = [0; 32];
     crate::seam::random::fill(&mut bytes);
-    format!("ph_{}", URL_SAFE_NO_PAD.encode(bytes))
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn sha256_hex(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn make_folder(dir: &Path) -> anyhow::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
-    made.with_context(|| format!("can't make the folder {}", dir.display()))
-}
-
-/// Writes a file that must not be there yet, with its mode from the start.
-fn write_new(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let mut file = file.with_context(|| format!("can't make {}", path.display()))?;
-    file.write_all(text.as_bytes()).with_context(|| format!("can't write {}", path.display()))
-}
-
 /// The kernel's host name, where it is a full one.
-fn system_hostname() -> Option<String> {
+fn system_hostname() -> Option<Domain> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = Domain::parse(name.trim()).ok()?;
-    name.as_str().contains('.').then(|| name.to_string())
+    name.as_str().contains('.').then_some(name)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn init(dir: &Path, domain: Option<&str>) -> Init {
-        Init {
-            dir: dir.to_owned(),
-            hostname: Some("mta.example.com".into()),
-            domain: domain.map(str::to_owned),
-            data_dir: None,
-            smtp_port: 2525,
-            http_port: 8025,
-        }
-    }
-
-    #[test]
-    fn what_it_writes_loads_and_the_key_fits() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let dir = folder.path().join("a/b");
-        assert_eq!(init(&dir, Some("example.com")).run().expect("made"), Exit::Success);
-        let (config, _) = config::load(&dir.join(CONFIG_FILE)).expect("valid");
-        assert_eq!(config.tenants[0].domains, ["example.com"]);
-        assert_eq!(config.data_dir, dir.join("data"));
-        let key = std::fs::read_to_string(dir.join(KEY_FILE)).expect("read");
-        assert_eq!(config.http.expect("there").api_keys[0].sha256, sha256_hex(key.trim()));
-        let mode = std::fs::metadata(dir.join(KEY_FILE)).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn it_overwrites_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join(KEY_FILE), "mine").expect("written");
-        assert!(init(folder.path(), None).run().is_err());
-        assert_eq!(std::fs::read_to_string(folder.path().join(KEY_FILE)).expect("read"), "mine");
-        assert!(!folder.path().join(CONFIG_FILE).exists());
-    }
-
-    #[test]
-    fn the_hash_is_sha256() {
-        let want = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-        assert_eq!(sha256_hex("test"), want);
-    }
-}
+mod tests;

@@ -12,7 +12,9 @@ pub mod check_dns;
 mod completions;
 mod config;
 pub mod demo;
+mod dkim;
 mod exit;
+mod files;
 mod hash_password;
 mod init;
 mod print;
@@ -67,6 +69,8 @@ commands! {
     Check(check::Check),
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    #[command(subcommand)]
+    Dkim(dkim::DkimCommand),
     Send(send::Send),
     HashPassword(hash_password::HashPassword),
     Completions(completions::Completions),

@@ -188,6 +188,22 @@ impl Resolver {
         }
     }
 
+    /// The TXT records of a name, each as one text: its strings joined, as SPF, DKIM and DMARC want them (RFC 7208 §3.3). Octets
+    /// that are not UTF-8 are replaced.
+    pub async fn txt(&self, name: &str) -> Result<Answer<String>, DnsError> {
+        let pick = |data: &RData| match data {
+            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+            _ => None,
+        };
+        self.ask(name, RecordType::TXT, pick).await
+    }
+
+    /// The names of an address (PTR), in lowercase without a trailing dot. Those that are no host name are left out.
+    pub async fn names(&self, address: IpAddr) -> Result<Answer<Arc<str>>, DnsError> {
+        let pick = |data: &RData| if let RData::PTR(name) = data { host_name(&name.0) } else { None };
+        self.ask(&reverse_name(address), RecordType::PTR, pick).await
+    }
+
     async fn v4(&self, host: &str) -> Result<Answer<IpAddr>, DnsError> {
         let pick = |data: &RData| if let RData::A(a) = data { Some(IpAddr::V4(a.0)) } else { None };
         self.ask(host, RecordType::A, pick).await
@@ -300,6 +316,12 @@ fn classify(error: &NetError, name: &str, kind: RecordType) -> DnsError {
     }
 }
 
+/// Where the names of an address stand, below `in-addr.arpa` or `ip6.arpa` (RFC 1035 §3.5, RFC 3596 §2.5).
+fn reverse_name(address: IpAddr) -> String {
+    let name = Name::from(address).to_ascii();
+    name.strip_suffix('.').unwrap_or(&name).to_owned()
+}
+
 /// A host name in lowercase without trailing dot; empty for the root; `None` for what is no host name.
 fn host_name(name: &Name) -> Option<Arc<str>> {
     let text = name.to_ascii();
@@ -338,6 +360,23 @@ impl Zones {
             IpAddr::V6(a) => RData::AAAA(a.into()),
         };
         self.records.entry(host.into()).or_default().push(data);
+        self
+    }
+
+    /// A TXT record of these strings.
+    pub fn txt(mut self, name: &str, strings: &[&str]) -> Self {
+        use hickory_resolver::proto::rr::rdata::TXT;
+        let strings = strings.iter().map(|text| (*text).to_owned()).collect();
+        self.records.entry(name.into()).or_default().push(RData::TXT(TXT::new(strings)));
+        self
+    }
+
+    /// The name of an address.
+    pub fn name(mut self, address: IpAddr, host: &str) -> Self {
+        use hickory_resolver::proto::rr::rdata::PTR;
+        if let Ok(host) = Name::from_ascii(host) {
+            self.records.entry(reverse_name(address).into()).or_default().push(RData::PTR(PTR(host)));
+        }
         self
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::proto::op::{Message, MessageType};
 use hickory_resolver::proto::rr::Record;
-use hickory_resolver::proto::rr::rdata::MX;
+use hickory_resolver::proto::rr::rdata::{MX, PTR, TXT};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -39,6 +39,18 @@ fn answer(query: &Message, udp: bool) -> Option<Vec<u8>> {
         ("good", RecordType::A) => {
             let data = RData::A(std::net::Ipv4Addr::new(192, 0, 2, 1).into());
             reply.add_answer(Record::from_rdata(name.clone(), 60, data));
+        }
+        ("_dmarc", RecordType::TXT) => {
+            // Two records, the first in two strings.
+            let long = TXT::new(vec!["v=DMARC1; ".into(), "p=none".into()]);
+            for txt in [long, TXT::new(vec!["x".into()])] {
+                reply.add_answer(Record::from_rdata(name.clone(), 60, RData::TXT(txt)));
+            }
+        }
+        // 192.0.2.1, and the last digit of 2001:db8::1.
+        ("1", RecordType::PTR) => {
+            let host = Name::from_ascii("MTA1.example.").expect("a name");
+            reply.add_answer(Record::from_rdata(name.clone(), 60, RData::PTR(PTR(host))));
         }
         ("large", RecordType::MX) if udp => reply.metadata.truncation = true,
         ("large", RecordType::MX) => {
@@ -113,6 +125,21 @@ async fn answers_and_refusals_are_told_apart() {
     let addresses = resolver.addresses("good.example", Family::Any).await.expect("an address");
     assert_eq!(addresses.records, [IpAddr::from([192, 0, 2, 1])]);
     assert_eq!(resolver.addresses("good.example", Family::V6).await, Err(DnsError::NoData));
+}
+
+#[tokio::test]
+async fn texts_are_joined_and_addresses_have_names() {
+    let server = server().await;
+    let resolver = resolver(&server);
+    let texts = resolver.txt("_dmarc.good.example").await.expect("records");
+    assert_eq!(texts.records, ["v=DMARC1; p=none", "x"]);
+    assert_eq!(resolver.txt("nodata.example").await, Err(DnsError::NoData));
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        let names = resolver.names(address.parse().expect("an address")).await.expect("a name");
+        assert_eq!(names.records.iter().map(|name| &**name).collect::<Vec<_>>(), ["mta1.example"]);
+    }
+    assert_eq!(resolver.names(IpAddr::from([192, 0, 2, 9])).await, Err(DnsError::NxDomain));
+    assert_eq!(reverse_name(IpAddr::from([192, 0, 2, 9])), "9.2.0.192.in-addr.arpa");
 }
 
 #[tokio::test]
