@@ -347,3 +347,7 @@ impl Dispatcher for Door {
         self.0.moved.notify_one();
     }
 }
+
+#[cfg(test)]
+#[path = "egress_tests.rs"]
+mod tests;

@@ -1,1 +1,623 @@
+//! A simulated world around the scheduler: a ledger in memory that commits in batches, receivers with tempers, and a clock in hand.
+//!
+//! 1. everything that takes time (a commit, a read, a connection, a transaction) is an event in one heap, ordered by time and number;
+//! 2. [`World::run_until`] takes the next one, gives it to the scheduler, and carries out the scheduler's actions;
+//! 3. [`World::crash`] drops the scheduler and all that was not committed, and starts again from the rows.
+//!
+//! The same seed gives the same run.
 
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Bound;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+use super::cache::ContentCache;
+use super::notice::{Notice, NoticeReport, Notifier};
+use super::scheduler::{Action, AdminRecords, Scheduler, Start};
+use super::testing;
+use crate::config::Config;
+use crate::delivery::{ConnectionId, Failure, Job, JobReport, NOT_TRIED, OpenRequest, Outcome, Resolution, Work};
+use crate::event::{Event, EventKind, Severity, SmtpReply};
+use crate::metrics::Registry;
+use crate::metrics::queue::QueueMetrics;
+use crate::seam::random::Seeded;
+use crate::store::{
+    Change, EntryKey, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage,
+    SubmitError,
+};
+use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, ReversePath, Timestamp};
+
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_000_000_000);
+/// From a submission to its commit.
+const COMMIT_MS: u64 = 4;
+
+/// How a domain's host behaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Temper {
+    /// Nobody answers before this.
+    pub dead_until: Timestamp,
+    /// Of a hundred recipients, so many are deferred.
+    pub defers: u64,
+    /// Of a hundred recipients, so many are refused.
+    pub refuses: u64,
+    /// The longest transaction.
+    pub latency_ms: u64,
+    /// The domain has no host.
+    pub unknown: Option<Severity>,
+}
+
+/// A queue with very many rows that are made when they are read: row `i` is due at `START - n + i`.
+pub(crate) struct Bulk {
+    pub queue: QueueId,
+    pub rows: u64,
+    pub gone: ahash::AHashSet<u64>,
+    pub to: &'static str,
+}
+
+impl Bulk {
+    fn message(&self, i: u64) -> Arc<StoredMessage> {
+        testing::message(i, Timestamp::from_millis(START.as_millis() - self.rows + i), &[self.to], 100)
+    }
+
+    fn number(&self, key: &EntryKey) -> u64 {
+        key.due.as_millis().saturating_sub(START.as_millis() - self.rows)
+    }
+}
+
+enum Happening {
+    Commit,
+    Page { ticket: u64, page: Refill },
+    Loaded(MessageId),
+    Resolved(Domain),
+    Submitted { ticket: u64 },
+    Connected(ConnectionId),
+    Done { conn: ConnectionId, job: Box<Job>, started: Timestamp },
+    Ask(ConnectionId),
+    IdleOver(ConnectionId, u64),
+}
+
+struct SimConn {
+    request: OpenRequest,
+    idle: Option<u64>,
+}
+
+/// What waits for the next commit.
+enum Write {
+    Accept { message: Arc<StoredMessage>, deliveries: Vec<(QueueKey, QueueEntry)> },
+    Settle(Settle),
+    Submit { ticket: u64, changes: Vec<Change> },
+}
+
+/// Writes down what notifications are asked for; writes simple ones when it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub writes: Cell<bool>,
+    pub told: RefCell<Vec<(Notice, MessageId, usize)>>,
+}
+
+impl Notifier for Recorder {
+    fn notice(&self, report: &NoticeReport<'_>) -> Option<NewMessage> {
+        let envelope = &report.message.envelope;
+        assert!(envelope.reverse_path.mailbox().is_some(), "nobody is told about a notification");
+        let mut told = self.told.borrow_mut();
+        told.push((report.kind, envelope.id, report.recipients.len()));
+        if !self.writes.get() {
+            return None;
+        }
+        let to = envelope.reverse_path.mailbox()?.clone();
+        let mut message = (*testing::message(900_000 + told.len() as u64, report.now, &[to.as_str()], 300)).clone();
+        message.envelope.reverse_path = ReversePath::Null;
+        let queue = testing::queue_key("acme", Class::Transactional, to.domain());
+        let entry = testing::entry(&message, 0);
+        let event = Event::new(EventKind::Accepted, report.now, testing::name("acme"));
+        Some(NewMessage { message: Arc::new(message), deliveries: vec![NewDelivery { queue, entry }], event })
+    }
+}
+
+pub(crate) struct World {
+    pub recorder: Rc<Recorder>,
+    /// So many jobs are reported as never looked at.
+    pub not_tried: u32,
+    /// A message that the reader cannot read.
+    pub unreadable: Option<MessageId>,
+    pub now: Timestamp,
+    pub config: Arc<Config>,
+    pub scheduler: Scheduler,
+    pub cache: Rc<ContentCache>,
+    pub tempers: AHashMap<String, Temper>,
+    /// Domains that share a host with another.
+    pub hosts: AHashMap<String, String>,
+    pub bulk: Option<Bulk>,
+    // The ledger.
+    rows: BTreeMap<(QueueId, EntryKey), QueueEntry>,
+    queue_ids: BTreeMap<QueueKey, QueueId>,
+    messages: AHashMap<MessageId, Arc<StoredMessage>>,
+    pub state: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub events: Vec<Event>,
+    pending: Vec<Write>,
+    commit_planned: bool,
+    next_queue: u32,
+    // The receivers.
+    conns: AHashMap<ConnectionId, SimConn>,
+    pub received: AHashMap<DeliveryId, u32>,
+    pub received_at: Vec<(Timestamp, Domain, Class)>,
+    pub transactions: u64,
+    pub connections_max: AHashMap<String, usize>,
+    pub connections_open_max: usize,
+    pub opens: u64,
+    pub window_max: usize,
+    // Time.
+    heap: BinaryHeap<Reverse<(Timestamp, u64)>>,
+    happenings: AHashMap<u64, Happening>,
+    number: u64,
+    rng: Seeded,
+    seed: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, config: Config) -> Self {
+        let config = Arc::new(config);
+        let recorder = Rc::new(Recorder::default());
+        let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &recorder);
+        Self {
+            recorder,
+            not_tried: 0,
+            unreadable: None,
+            now: START,
+            config,
+            scheduler,
+            cache,
+            tempers: AHashMap::new(),
+            hosts: AHashMap::new(),
+            bulk: None,
+            rows: BTreeMap::new(),
+            queue_ids: BTreeMap::new(),
+            messages: AHashMap::new(),
+            state: BTreeMap::new(),
+            events: Vec::new(),
+            pending: Vec::new(),
+            commit_planned: false,
+            next_queue: 0,
+            conns: AHashMap::new(),
+            received: AHashMap::new(),
+            received_at: Vec::new(),
+            transactions: 0,
+            connections_max: AHashMap::new(),
+            connections_open_max: 0,
+            opens: 0,
+            window_max: 0,
+            heap: BinaryHeap::new(),
+            happenings: AHashMap::new(),
+            number: 0,
+            rng: Seeded::new(seed),
+            seed,
+        }
+    }
+
+    fn plan(&mut self, after_ms: u64, happening: Happening) {
+        self.number += 1;
+        self.heap.push(Reverse((self.now.after(Duration::from_millis(after_ms)), self.number)));
+        self.happenings.insert(self.number, happening);
+    }
+
+    fn write(&mut self, write: Write) {
+        self.pending.push(write);
+        if !self.commit_planned {
+            self.commit_planned = true;
+            self.plan(COMMIT_MS, Happening::Commit);
+        }
+    }
+
+    /// A submission; accepted at its commit.
+    pub(crate) fn submit(&mut self, n: u64, tenant: &str, class: Class, to: &[&str]) -> MessageId {
+        let size = 200 + (n % 50) as usize * 100;
+        self.submit_message(testing::message(n, self.now, to, size), tenant, class)
+    }
+
+    pub(crate) fn submit_message(&mut self, message: Arc<StoredMessage>, tenant: &str, class: Class) -> MessageId {
+        let id = message.envelope.id;
+        let deliveries = (0..message.envelope.recipients.len() as u32).map(|i| {
+            let to = message.envelope.recipients[i as usize].mailbox.domain();
+            (testing::queue_key(tenant, class, to), testing::entry(&message, i))
+        });
+        let deliveries = deliveries.collect();
+        self.write(Write::Accept { message, deliveries });
+        id
+    }
+
+    /// A queue with very many rows at a dead host, there from the start.
+    pub(crate) fn add_bulk(&mut self, to: &'static str, rows: u64) {
+        let (_, domain) = to.split_once('@').expect("an address");
+        let key = testing::queue_key("acme", Class::Marketing, &testing::domain(domain));
+        let queue = self.queue_id(&key);
+        self.bulk = Some(Bulk { queue, rows, gone: Default::default(), to });
+    }
+
+    /// Starts anew from what is committed.
+    pub(crate) fn crash(&mut self) {
+        self.pending.clear();
+        self.commit_planned = false;
+        self.conns.clear();
+        self.heap.clear();
+        self.happenings.clear();
+        let rows = self.queue_rows();
+        let mut records = AdminRecords::default();
+        for (key, value) in &self.state {
+            records.add(key, value).expect("a record that was written");
+        }
+        (self.scheduler, self.cache) =
+            make(&self.config, self.now, self.seed ^ self.number, rows, records, &self.recorder);
+        self.carry_out();
+    }
+
+    fn queue_rows(&self) -> Vec<QueueRow> {
+        let mut rows = Vec::new();
+        for (key, id) in &self.queue_ids {
+            let range = self.rows.range((*id, min_key())..=(*id, max_key()));
+            let (mut count, mut bytes, mut oldest, mut next_due) = (0, 0, Timestamp::NEVER, Timestamp::NEVER);
+            for ((_, key), entry) in range {
+                count += 1;
+                bytes += u64::from(entry.size);
+                oldest = oldest.min(entry.accepted);
+                next_due = next_due.min(key.due);
+            }
+            if let Some(bulk) = self.bulk.as_ref().filter(|b| b.queue == *id) {
+                count += bulk.rows - bulk.gone.len() as u64;
+                oldest = oldest.min(Timestamp::from_millis(START.as_millis() - bulk.rows));
+                next_due = next_due.min(oldest);
+            }
+            if count > 0 {
+                rows.push(QueueRow { id: *id, key: Arc::new(key.clone()), next_due, count, bytes, oldest });
+            }
+        }
+        rows
+    }
+
+    /// Runs until `until`, or until nothing more happens.
+    pub(crate) fn run_until(&mut self, until: Timestamp) {
+        loop {
+            let happening = self.heap.peek().map_or(Timestamp::NEVER, |Reverse((at, _))| *at);
+            let deadline = self.scheduler.deadline().unwrap_or(Timestamp::NEVER);
+            let next = happening.min(deadline);
+            if next > until || next == Timestamp::NEVER {
+                self.now = self.now.max(until.min(next));
+                return;
+            }
+            self.now = self.now.max(next);
+            if deadline <= happening {
+                self.scheduler.tick(self.now);
+            } else if let Some(Reverse((_, number))) = self.heap.pop()
+                && let Some(happening) = self.happenings.remove(&number)
+            {
+                self.happen(happening);
+            }
+            self.carry_out();
+        }
+    }
+
+    pub(crate) fn run_for(&mut self, secs: u64) {
+        self.run_until(self.now.after(Duration::from_secs(secs)));
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Commit => self.commit(),
+            Happening::Page { ticket, page } => self.scheduler.on_read(self.now, ticket, Ok(page)),
+            Happening::Loaded(id) => {
+                let message = self.read_message(id);
+                let answer = if self.unreadable == Some(id) { Err("damaged".to_owned()) } else { Ok(message) };
+                self.scheduler.on_loaded(self.now, id, answer);
+            }
+            Happening::Resolved(domain) => {
+                let temper = self.temper(&domain);
+                let resolution = match temper.unknown {
+                    None => {
+                        let host = self.host(&domain);
+                        Resolution::Plan(testing::plan(&host, self.now.after(Duration::from_secs(300))))
+                    }
+                    Some(severity) => Resolution::Failed(failure(severity, "no such domain", false)),
+                };
+                self.scheduler.on_resolved(self.now, &domain, resolution);
+            }
+            Happening::Submitted { ticket } => self.scheduler.on_submitted(self.now, ticket, Ok::<_, SubmitError>(())),
+            Happening::Connected(conn) => self.connected(conn),
+            Happening::Ask(conn) => self.ask(conn),
+            Happening::Done { conn, job, started } => self.done(conn, job, started),
+            Happening::IdleOver(conn, number) => {
+                if self.conns.get(&conn).is_some_and(|c| c.idle == Some(number)) {
+                    self.conns.remove(&conn);
+                    self.scheduler.closed(self.now, conn, None);
+                }
+            }
+        }
+    }
+
+    fn read_message(&self, id: MessageId) -> Option<Arc<StoredMessage>> {
+        self.messages.get(&id).cloned().or_else(|| {
+            let bulk = self.bulk.as_ref()?;
+            let i = id.timestamp().as_millis().checked_sub(START.as_millis() - bulk.rows)?;
+            (i < bulk.rows).then(|| bulk.message(i))
+        })
+    }
+
+    fn temper(&self, domain: &Domain) -> Temper {
+        self.tempers.get(domain.as_str()).copied().unwrap_or(Temper { latency_ms: 20, ..Temper::default() })
+    }
+
+    fn host(&self, domain: &Domain) -> String {
+        self.hosts.get(domain.as_str()).cloned().unwrap_or_else(|| format!("mx.{domain}"))
+    }
+
+    pub(crate) fn carry_out(&mut self) {
+        while let Some(action) = self.scheduler.next_action() {
+            match action {
+                Action::Resolve(domain) => self.plan(3, Happening::Resolved(domain)),
+                Action::Read { ticket, queue, after, limit } => {
+                    // The snapshot is taken now, the answer comes later.
+                    let page = self.page(queue, after, limit);
+                    let ms = 1 + self.rng.below(5);
+                    self.plan(ms, Happening::Page { ticket, page });
+                }
+                Action::Load(id) => self.plan(2, Happening::Loaded(id)),
+                Action::Open(request) => {
+                    let ms = 1 + self.rng.below(30);
+                    self.opens += 1;
+                    let conn = request.conn;
+                    let place = format!("{}>{}", request.source.name, request.plan.name);
+                    self.conns.insert(conn, SimConn { request, idle: None });
+                    let open = self
+                        .conns
+                        .values()
+                        .filter(|c| format!("{}>{}", c.request.source.name, c.request.plan.name) == place)
+                        .count();
+                    let most = self.connections_max.entry(place).or_default();
+                    *most = (*most).max(open);
+                    self.connections_open_max = self.connections_open_max.max(self.conns.len());
+                    self.plan(ms, Happening::Connected(conn));
+                }
+                Action::Wake(conn) => {
+                    if let Some(c) = self.conns.get_mut(&conn) {
+                        c.idle = None;
+                        self.plan(0, Happening::Ask(conn));
+                    }
+                }
+                Action::Settle(settle) => self.write(Write::Settle(settle)),
+                Action::Submit { ticket, changes } => self.write(Write::Submit { ticket, changes }),
+            }
+        }
+        self.window_max = self.window_max.max(self.scheduler.window_entries());
+    }
+
+    fn page(&self, queue: QueueId, after: Option<EntryKey>, limit: usize) -> Refill {
+        let from = after.map_or(Bound::Included((queue, min_key())), |key| Bound::Excluded((queue, key)));
+        let rows = self.rows.range((from, Bound::Included((queue, max_key()))));
+        let mut entries: Vec<QueueEntry> = rows.take(limit + 1).map(|(_, e)| e.clone()).collect();
+        if let Some(bulk) = self.bulk.as_ref().filter(|b| b.queue == queue) {
+            let first = after.map_or(0, |key| bulk.number(&key));
+            let made = (first..bulk.rows).filter(|i| !bulk.gone.contains(i));
+            let made = made.map(|i| testing::entry(&bulk.message(i), 0)).filter(|e| after.is_none_or(|a| e.key > a));
+            entries.extend(made.take(limit + 1));
+            entries.sort_by_key(|e| e.key);
+        }
+        let exhausted = entries.len() <= limit;
+        entries.truncate(limit);
+        Refill { entries, exhausted }
+    }
+
+    fn connected(&mut self, conn: ConnectionId) {
+        let Some(c) = self.conns.get(&conn) else { return };
+        let host = c.request.plan.name.to_string();
+        let domain = host.trim_start_matches("mx.").to_owned();
+        let dead = self.tempers.get(&domain).is_some_and(|t| t.dead_until > self.now);
+        if dead {
+            self.conns.remove(&conn);
+            let failure = failure(Severity::Temporary, "connection refused", false);
+            return self.scheduler.closed(self.now, conn, Some(failure));
+        }
+        self.scheduler.opened(self.now, conn, &testing::peer(&host));
+        self.carry_out();
+        self.ask(conn);
+    }
+
+    fn ask(&mut self, conn: ConnectionId) {
+        let Some(c) = self.conns.get(&conn) else { return };
+        let peer = testing::peer(&c.request.plan.name);
+        match self.scheduler.next(self.now, conn, &peer) {
+            Work::Job(job) => {
+                self.transactions += 1;
+                let most = self.temper(job.recipients[0].mailbox.domain()).latency_ms.max(1);
+                let ms = 1 + self.rng.below(most);
+                self.plan(ms, Happening::Done { conn, job, started: self.now });
+            }
+            Work::Idle => {
+                let number = self.number;
+                if let Some(c) = self.conns.get_mut(&conn) {
+                    c.idle = Some(number);
+                }
+                self.plan(5_000, Happening::IdleOver(conn, number));
+            }
+            Work::Close => {
+                self.conns.remove(&conn);
+                self.scheduler.closed(self.now, conn, None);
+            }
+        }
+    }
+
+    fn done(&mut self, conn: ConnectionId, job: Box<Job>, started: Timestamp) {
+        let Some(c) = self.conns.get(&conn) else { return };
+        let peer = testing::peer(&c.request.plan.name);
+        let mut outcomes = Vec::new();
+        let not_tried = self.not_tried > 0;
+        self.not_tried = self.not_tried.saturating_sub(1);
+        for recipient in &job.recipients {
+            if not_tried {
+                let mut failure = failure(Severity::Temporary, "the session ended", false);
+                failure.stage = NOT_TRIED;
+                outcomes.push(Outcome::Failed(failure));
+                continue;
+            }
+            let temper = self.temper(recipient.mailbox.domain());
+            let dice = self.rng.below(100);
+            outcomes.push(if dice < temper.refuses {
+                Outcome::Failed(failure(Severity::Permanent, "no such user", true))
+            } else if dice < temper.refuses + temper.defers {
+                Outcome::Failed(failure(Severity::Temporary, "try again later", true))
+            } else {
+                *self.received.entry(recipient.delivery).or_default() += 1;
+                self.received_at.push((self.now, recipient.mailbox.domain().clone(), job.class));
+                Outcome::Delivered(SmtpReply { code: 250, enhanced: Some("2.0.0".into()), text: "ok".into() })
+            });
+        }
+        let wire_size = job.size;
+        let report = JobReport { job, outcomes, ambiguous: false, wire_size, started, ended: self.now };
+        self.scheduler.report(self.now, conn, &peer, report);
+        self.carry_out();
+        self.ask(conn);
+    }
+
+    fn queue_id(&mut self, key: &QueueKey) -> QueueId {
+        if let Some(id) = self.queue_ids.get(key) {
+            return *id;
+        }
+        self.next_queue += 1;
+        self.queue_ids.insert(key.clone(), QueueId(self.next_queue));
+        QueueId(self.next_queue)
+    }
+
+    fn add_row(&mut self, key: &QueueKey, entry: QueueEntry, message: Option<Arc<StoredMessage>>) -> News {
+        let id = self.queue_id(key);
+        let old = self.rows.insert((id, entry.key), entry.clone());
+        assert!(old.is_none(), "two rows under one key");
+        News::Queued { queue: id, key: Arc::new(key.clone()), entry, message }
+    }
+
+    fn commit(&mut self) {
+        self.commit_planned = false;
+        let mut news = Vec::new();
+        for write in std::mem::take(&mut self.pending) {
+            match write {
+                Write::Accept { message, deliveries } => {
+                    self.messages.insert(message.envelope.id, message.clone());
+                    for (key, entry) in deliveries {
+                        news.push(self.add_row(&key, entry, Some(message.clone())));
+                    }
+                }
+                Write::Settle(settle) => self.commit_settle(settle, &mut news),
+                Write::Submit { ticket, changes } => {
+                    for change in changes {
+                        match change {
+                            Change::PutState { key, value } => drop(self.state.insert(key, value)),
+                            Change::RemoveState { key } => drop(self.state.remove(&key)),
+                            Change::Event(event) => self.events.push(*event),
+                            Change::Accept(_) => unreachable!("the scheduler accepts nothing"),
+                        }
+                    }
+                    self.plan(0, Happening::Submitted { ticket });
+                }
+            }
+        }
+        self.scheduler.on_news(self.now, news);
+    }
+
+    fn commit_settle(&mut self, settle: Settle, news: &mut Vec<News>) {
+        for owed in settle.owed {
+            self.messages.insert(owed.message.envelope.id, owed.message.clone());
+            for delivery in owed.deliveries {
+                news.push(self.add_row(&delivery.queue, delivery.entry, Some(owed.message.clone())));
+            }
+        }
+        for settled in settle.settled {
+            let was = self.rows.remove(&(settled.queue, settled.key)).is_some();
+            let bulk = self.bulk.as_mut().filter(|b| !was && b.queue == settled.queue);
+            let was = was
+                || bulk.is_some_and(|b| {
+                    let number = b.number(&settled.key);
+                    b.gone.insert(number)
+                });
+            assert!(was, "a row is settled that is not there: {:?}", settled.key);
+            news.push(News::Settled { queue: settled.queue, key: settled.key });
+            let queue = self.queue_ids.iter().find(|(_, id)| **id == settled.queue).map(|(key, _)| key.clone());
+            match settled.next {
+                Next::Done => {}
+                Next::Retry(entry) => {
+                    let queue = queue.expect("a queue that holds a row has a key");
+                    news.push(self.add_row(&queue, entry, None));
+                }
+                Next::Move(delivery) => news.push(self.add_row(&delivery.queue, delivery.entry, None)),
+            }
+            self.events.extend(settled.events);
+        }
+    }
+
+    /// Loses a message: only damage does that.
+    pub(crate) fn lose(&mut self, id: MessageId) {
+        self.messages.remove(&id);
+    }
+
+    /// Rows on disk, those that are made included.
+    pub(crate) fn waiting(&self) -> usize {
+        self.rows.len() + self.bulk.as_ref().map_or(0, |b| (b.rows - b.gone.len() as u64) as usize)
+    }
+
+    pub(crate) fn count(&self, kind: EventKind) -> usize {
+        self.events.iter().filter(|e| e.event == kind).count()
+    }
+
+    /// The committed terminal events of each recipient.
+    pub(crate) fn endings(&self) -> AHashMap<(MessageId, String), Vec<EventKind>> {
+        let mut endings: AHashMap<_, Vec<_>> = AHashMap::new();
+        for event in self.events.iter().filter(|e| e.event.is_terminal()) {
+            if let (Some(id), Some(to)) = (event.message_id, &event.recipient) {
+                endings.entry((id, to.as_str().to_owned())).or_default().push(event.event);
+            }
+        }
+        endings
+    }
+}
+
+fn make(
+    config: &Arc<Config>,
+    now: Timestamp,
+    seed: u64,
+    rows: Vec<QueueRow>,
+    records: AdminRecords,
+    recorder: &Rc<Recorder>,
+) -> (Scheduler, Rc<ContentCache>) {
+    let cache = Rc::new(ContentCache::new(config.storage.content_cache.0));
+    let scheduler = Scheduler::new(Start {
+        config: config.clone(),
+        now,
+        seed,
+        rows,
+        records,
+        cache: cache.clone(),
+        notifier: recorder.clone(),
+        metrics: QueueMetrics::register(&Registry::new()),
+    });
+    (scheduler, cache)
+}
+
+pub(crate) fn failure(severity: Severity, text: &str, remote: bool) -> Failure {
+    let code = match (remote, severity) {
+        (false, _) => 0,
+        (true, Severity::Permanent) => 550,
+        (true, Severity::Temporary) => 451,
+    };
+    let stage = if remote { "sending RCPT" } else { "connecting" };
+    Failure { severity, reply: SmtpReply { code, enhanced: None, text: text.into() }, stage, remote }
+}
+
+fn min_key() -> EntryKey {
+    let delivery = DeliveryId { message: MessageId::from_bytes([0; 16]), index: 0 };
+    EntryKey { due: Timestamp::ZERO, delivery }
+}
+
+fn max_key() -> EntryKey {
+    let delivery = DeliveryId { message: MessageId::from_bytes([0xff; 16]), index: u32::MAX };
+    EntryKey { due: Timestamp::NEVER, delivery }
+}

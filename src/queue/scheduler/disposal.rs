@@ -15,14 +15,20 @@ use super::sweep::{Mark, MarkKind};
 use super::{Action, Scheduler};
 use crate::config::Source;
 use crate::delivery::Failure;
+use crate::effects::retry_delay;
 use crate::event::{Event, EventKind, Severity};
 use crate::store::{NewDelivery, Next, QueueEntry, Settle, Settled, StoredMessage};
 use crate::types::{MessageId, QueueId, QueueKey};
 
 /// The most entries that are being disposed of; then those who dispose wait.
 const DISPOSALS_MAX: usize = 512;
+/// The most messages that are read for disposals at a time: so many may be in memory for them.
+const READS_MAX: usize = 64;
 /// The most entries in one batch.
 const BATCH_MAX: usize = 64;
+
+/// Why a recipient waits whose message can't be read.
+const UNREADABLE: &str = "the message could not be read from the store";
 
 /// A failure that many recipients share, and where it happened.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub(super) enum How {
     RetryNow,
     /// Its message is not in the store: only damage does that.
     Missing,
+    /// Its message can't be read: it waits for the next retry.
+    Unreadable,
 }
 
 #[derive(Debug)]
@@ -53,6 +61,8 @@ pub(super) struct Disposal {
     pub entry: QueueEntry,
     pub how: How,
     pub sweep: Option<u64>,
+    /// Its message, once it was read for this.
+    pub message: Option<Arc<StoredMessage>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,9 +73,12 @@ pub(super) struct Disposals {
 }
 
 impl Disposals {
-    /// A message came (or never will): those who wait for it go on.
-    pub(super) fn loaded(&mut self, id: MessageId) {
-        self.ready.extend(self.waiting.remove(&id).unwrap_or_default());
+    /// A message came: those who wait for it go on.
+    pub(super) fn loaded(&mut self, id: MessageId, message: &Arc<StoredMessage>) {
+        for mut disposal in self.waiting.remove(&id).unwrap_or_default() {
+            disposal.message = Some(message.clone());
+            self.ready.push_back(disposal);
+        }
     }
 }
 
@@ -81,7 +94,7 @@ impl Scheduler {
     }
 
     pub(super) fn dispose_taken(&mut self, queue: QueueId, entry: QueueEntry, how: How) {
-        self.add_disposal(Disposal { queue, entry, how, sweep: None });
+        self.add_disposal(Disposal { queue, entry, how, sweep: None, message: None });
     }
 
     pub(super) fn add_disposal(&mut self, disposal: Disposal) {
@@ -89,24 +102,23 @@ impl Scheduler {
         self.disposals.ready.push_back(disposal);
     }
 
-    /// The message of these entries is not in the store.
-    pub(super) fn on_content_missing(&mut self, id: MessageId) {
-        tracing::error!(target: "posthaste::queue", message = %id, "a queued message is not in the store");
+    /// The message of these entries is not in the store, or can't be read: they end, or wait, without it.
+    pub(super) fn on_content_unusable(&mut self, id: MessageId, how: &How) {
         for mut disposal in self.disposals.waiting.remove(&id).unwrap_or_default() {
-            disposal.how = How::Missing;
+            disposal.how = how.clone();
             self.disposals.ready.push_back(disposal);
         }
         // Those that still stand in a window of a site that wanted it.
-        for site in self.load_waiters.remove(&id).unwrap_or_default() {
-            let pools =
+        for site in self.load_waiters.get(&id).cloned().unwrap_or_default() {
+            let rings =
                 self.site(site).map(|s| s.pools.iter().flat_map(|p| p.rings.iter().flatten().copied()).collect());
-            let queues: Vec<QueueId> = pools.unwrap_or_default();
+            let queues: Vec<QueueId> = rings.unwrap_or_default();
             for queue in queues {
                 let Some(q) = self.queues.get(&queue) else { continue };
                 let keys: Vec<_> = q.window.keys().filter(|k| k.delivery.message == id).copied().collect();
                 for key in keys {
                     if let Some(entry) = self.window_remove(queue, &key) {
-                        self.dispose(queue, entry, How::Missing);
+                        self.dispose(queue, entry, how.clone());
                     }
                 }
                 self.advance(queue);
@@ -118,35 +130,46 @@ impl Scheduler {
     pub(super) fn drain_disposals(&mut self) {
         let max = self.config.delivery.max_unsettled.max(1);
         while !self.disposals.ready.is_empty() && self.totals.unsettled < max && !self.store_failed {
-            let mut settle = Settle::default();
+            let (mut settle, mut blocked) = (Settle::default(), false);
             while settle.settled.len() < BATCH_MAX && self.totals.unsettled < max {
                 let Some(disposal) = self.disposals.ready.pop_front() else { break };
                 self.totals.steps += 1;
-                self.carry_out(disposal, &mut settle);
+                if let Some(disposal) = self.carry_out(disposal, &mut settle) {
+                    self.disposals.ready.push_front(disposal);
+                    blocked = true;
+                    break;
+                }
             }
             if !settle.settled.is_empty() {
                 self.actions.push_back(Action::Settle(settle));
             }
+            if blocked {
+                return;
+            }
         }
     }
 
-    fn carry_out(&mut self, disposal: Disposal, settle: &mut Settle) {
+    /// Settles one, or has its message read; gives it back when too many are being read.
+    fn carry_out(&mut self, mut disposal: Disposal, settle: &mut Settle) -> Option<Disposal> {
         let id = disposal.entry.key.delivery.message;
-        let needs_message = !matches!(disposal.how, How::RetryNow | How::Missing);
-        let message = if needs_message { self.cache.get(id) } else { None };
+        let needs_message = !matches!(disposal.how, How::RetryNow | How::Missing | How::Unreadable);
+        let message = if needs_message { disposal.message.take().or_else(|| self.cache.get(id)) } else { None };
         if needs_message && message.is_none() {
+            if self.disposals.waiting.len() >= READS_MAX {
+                return Some(disposal);
+            }
             self.disposals.waiting.entry(id).or_default().push(disposal);
-            self.load(id, None);
-            return;
+            self.load_anyway(id);
+            return None;
         }
         self.disposals.count -= 1;
-        let Some(queue) = self.queues.get(&disposal.queue) else { return };
-        let key = queue.key.clone();
-        let Disposal { queue, entry, how, sweep } = disposal;
+        let key = self.queues.get(&disposal.queue)?.key.clone();
+        let Disposal { queue, entry, how, sweep, message: _ } = disposal;
         self.settle_disposal(queue, &key, entry, &how, message, settle);
         if let Some(sweep) = sweep.and_then(|id| self.sweeps.get_mut(&id)) {
             sweep.outstanding = sweep.outstanding.saturating_sub(1);
         }
+        None
     }
 
     fn settle_disposal(
@@ -188,18 +211,45 @@ impl Scheduler {
                 again.key.due = self.now;
                 self.add_settled(settle, queue, &entry, Next::Retry(again), Vec::new());
             }
+            (How::Unreadable, _) if entry.expires <= self.now => {
+                let mut event = self.bare_event(EventKind::Expired, key, &entry);
+                event.severity = Some(Severity::Permanent);
+                event.reason = Some(UNREADABLE.into());
+                self.metrics.path("other", key.class.as_str(), key.pool.as_str(), "none").expired.inc();
+                self.add_settled(settle, queue, &entry, Next::Done, vec![event]);
+            }
+            (How::Unreadable, _) => {
+                let delay = retry_delay(&self.config.retry, entry.attempts + 1, self.rng.below(2_001));
+                let mut again = entry.clone();
+                again.key.due = self.now.after(delay).min(entry.expires);
+                again.attempts += 1;
+                again.last_reply = Some(UNREADABLE.into());
+                let mut event = self.bare_event(EventKind::Deferred, key, &entry);
+                event.retry_at = Some(again.key.due);
+                event.severity = Some(Severity::Temporary);
+                event.reason = Some(UNREADABLE.into());
+                self.add_settled(settle, queue, &entry, Next::Retry(again), vec![event]);
+            }
             (How::Missing, _) | (How::Fail(_) | How::Expire | How::Mark(_), None) => {
-                let mut event = Event::new(EventKind::Failed, self.now, key.tenant.clone());
-                event.message_id = Some(entry.key.delivery.message);
-                event.domain = Some(key.domain.clone());
-                event.pool = Some(key.pool.clone());
-                event.class = Some(key.class);
+                let mut event = self.bare_event(EventKind::Failed, key, &entry);
                 event.severity = Some(Severity::Permanent);
                 event.reason = Some("the message is not in the store".into());
                 self.metrics.path("other", key.class.as_str(), key.pool.as_str(), "none").failed.inc();
                 self.add_settled(settle, queue, &entry, Next::Done, vec![event]);
             }
         }
+    }
+
+    /// An event about a recipient whose message is not at hand.
+    fn bare_event(&self, kind: EventKind, key: &QueueKey, entry: &QueueEntry) -> Event {
+        let mut event = Event::new(kind, self.now, key.tenant.clone());
+        event.message_id = Some(entry.key.delivery.message);
+        event.campaign = key.campaign.clone();
+        event.domain = Some(key.domain.clone());
+        event.pool = Some(key.pool.clone());
+        event.class = Some(key.class);
+        event.attempt = Some(entry.attempts);
+        event
     }
 
     /// Counts an outcome as unsettled and puts it into a batch.

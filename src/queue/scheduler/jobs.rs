@@ -30,6 +30,8 @@ const COST_MAX: u32 = 16;
 const TRIES_MAX: usize = 64;
 /// Messages that are read ahead of need, a queue.
 const READ_AHEAD: usize = 8;
+/// The most recipients of a message that are looked at for one job.
+const SIBLINGS_SEEN_MAX: usize = 512;
 /// The most messages that are being read.
 const LOADS_MAX: usize = 256;
 /// Queues of a ring whose heads are read ahead when a connection is opened.
@@ -63,12 +65,13 @@ impl Scheduler {
     }
 
     fn next_work(&mut self, id: ConnectionId) -> Work {
+        let now = self.now;
         let Some(conn) = self.conns.get_mut(&id) else { return Work::Close };
         let (site, source, messages) = (conn.site, conn.source, conn.messages);
-        if std::mem::replace(&mut conn.idle, false) {
-            if let Some(path) = self.path_mut(site, source) {
-                path.idle.retain(|c| *c != id);
-            }
+        if std::mem::replace(&mut conn.idle, false)
+            && let Some(path) = self.path_mut(site, source)
+        {
+            path.idle.retain(|c| *c != id);
         }
         let limit = self.site(site).and_then(|s| s.limits.messages_per_connection.as_ref().map(|c| c.max));
         let over = limit.is_some_and(|max| messages >= max);
@@ -88,6 +91,7 @@ impl Scheduler {
         }
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.idle = true;
+            conn.idle_since = now;
         }
         if let Some(path) = self.path_mut(site, source) {
             path.idle.push_back(id);
@@ -147,14 +151,15 @@ impl Scheduler {
             let on_turn = site.lane_turn[lane] < ready * QUANTUM as usize;
             let usable = ready > 0 && on_turn && pool.share.has(source) && !(step == pools && first_tried);
             first_tried |= step == 0 && usable;
-            if usable && !self.gives_way(id, at, source) {
-                if let Some(job) = self.pick_ring(id, at, source, lane) {
-                    if let Some(site) = self.site_mut(id) {
-                        site.lane_turn[lane] += 1;
-                        site.pools[at].share.charge(source);
-                    }
-                    return Some(job);
+            if usable
+                && !self.gives_way(id, at, source)
+                && let Some(job) = self.pick_ring(id, at, source, lane)
+            {
+                if let Some(site) = self.site_mut(id) {
+                    site.lane_turn[lane] += 1;
+                    site.pools[at].share.charge(source);
                 }
+                return Some(job);
             }
             let site = self.site_mut(id)?;
             site.lane_at[lane] = (at + 1) % pools;
@@ -319,14 +324,13 @@ impl Scheduler {
         let all = &message.envelope.recipients;
         let mut last_domain = None;
         let mut last_queue = None;
-        for (index, recipient) in all.iter().enumerate() {
+        // Those before it had their turn as heads, mostly; a message to thousands must not be walked through for each of them.
+        let first = head.delivery.index as usize + 1;
+        for (index, recipient) in all.iter().enumerate().skip(first).take(SIBLINGS_SEEN_MAX) {
             if recipients.len() >= most {
                 return;
             }
             let Ok(index) = u32::try_from(index) else { return };
-            if index == head.delivery.index {
-                continue;
-            }
             self.totals.steps += 1;
             let domain = recipient.mailbox.domain();
             if last_domain != Some(domain) {
@@ -380,45 +384,60 @@ impl Scheduler {
                 self.want_load(id, site);
             }
         }
-        if spent && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready) {
-            if let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane]) {
-                if ring.front() == Some(&id) {
-                    ring.rotate_left(1);
-                }
-            }
+        if spent
+            && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready)
+            && let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane])
+            && ring.front() == Some(&id)
+        {
+            ring.rotate_left(1);
         }
     }
 
-    /// Reads the next messages of a queue ahead of need; the site is looked at when they come.
-    fn want_load(&mut self, id: QueueId, site: SiteId) {
-        let Some(queue) = self.queues.get(&id) else { return };
+    /// Reads the next messages of a queue ahead of need; the site is looked at when they come. Answers whether there was room.
+    fn want_load(&mut self, id: QueueId, site: SiteId) -> bool {
+        let Some(queue) = self.queues.get(&id) else { return true };
         let now = self.now;
-        let mut wanted: [Option<MessageId>; READ_AHEAD] = [None; READ_AHEAD];
-        let heads = queue.window.keys().take_while(|k| k.due <= now).map(|k| k.delivery.message);
-        let missing = heads.take(READ_AHEAD).filter(|m| !self.cache.has(*m));
+        let mut wanted: [Option<(MessageId, u32)>; READ_AHEAD] = [None; READ_AHEAD];
+        let heads = queue.window.values().take_while(|e| e.key.due <= now);
+        let missing = heads.take(READ_AHEAD).filter(|e| !self.cache.has(e.key.delivery.message));
+        let missing = missing.map(|e| (e.key.delivery.message, e.size));
         wanted.iter_mut().zip(missing).for_each(|(slot, message)| *slot = Some(message));
-        for message in wanted.into_iter().flatten() {
-            self.load(message, Some(site));
-        }
+        wanted.into_iter().flatten().all(|(message, size)| self.load(message, size, site))
     }
 
-    /// Asks for a message, unless it is being read or too many are.
-    pub(super) fn load(&mut self, message: MessageId, site: Option<SiteId>) -> bool {
-        if !self.loads.contains(&message) {
-            if self.loads.len() >= LOADS_MAX && site.is_some() {
+    /// Asks for a message on behalf of a site. No more is read at a time than half of what the cache keeps of read messages, so that
+    /// none is pushed out before its turn; without room the site waits in line.
+    fn load(&mut self, message: MessageId, size: u32, site: SiteId) -> bool {
+        if !self.loads.contains_key(&message) {
+            let room = self.config.storage.content_cache.0 / 4;
+            let full = self.load_bytes + u64::from(size) > room || self.loads.len() >= LOADS_MAX;
+            if full && !self.loads.is_empty() {
+                if !self.load_line.contains(&site) {
+                    self.load_line.push_back(site);
+                }
                 return false;
             }
-            self.loads.insert(message);
-            self.metrics.loads.inc();
-            self.actions.push_back(Action::Load(message));
+            self.start_load(message, u64::from(size));
         }
-        if let Some(site) = site {
-            let waiters = self.load_waiters.entry(message).or_default();
-            if !waiters.contains(&site) {
-                waiters.push(site);
-            }
+        let waiters = self.load_waiters.entry(message).or_default();
+        if !waiters.contains(&site) {
+            waiters.push(site);
         }
         true
+    }
+
+    fn start_load(&mut self, message: MessageId, size: u64) {
+        self.loads.insert(message, size);
+        self.load_bytes += size;
+        self.metrics.loads.inc();
+        self.actions.push_back(Action::Load(message));
+    }
+
+    /// Asks for a message that is needed to end something; those who ask bound themselves.
+    pub(super) fn load_anyway(&mut self, message: MessageId) {
+        if !self.loads.contains_key(&message) {
+            self.start_load(message, 0);
+        }
     }
 
     /// Reads the heads of a pool's queues, so that a connection that opens finds work.
@@ -431,8 +450,8 @@ impl Scheduler {
         for id in heads.into_iter().flatten() {
             let head = self.queues.get(&id).and_then(|q| q.window.first_key_value());
             let Some(message) = head.map(|(key, _)| key.delivery.message) else { continue };
-            if !self.cache.has(message) {
-                self.want_load(id, site);
+            if !self.cache.has(message) && !self.want_load(id, site) {
+                return;
             }
         }
     }

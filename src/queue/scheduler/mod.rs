@@ -32,10 +32,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 
 pub use self::admin::{AdminRecords, Changes};
-use self::disposal::Disposals;
+use self::disposal::{Disposals, How};
 use self::jobs::InFlight;
 use self::routing::DomainState;
 use self::sites::{Conn, PoolDef, Site, SiteId, SourceState};
@@ -51,6 +51,9 @@ use crate::metrics::queue::QueueMetrics;
 use crate::seam::random::Seeded;
 use crate::store::{Change, EntryKey, News, QueueRow, Settle, StoredMessage, SubmitError};
 use crate::types::{Domain, MessageId, Name, QueueId, Timestamp};
+
+/// Sites that are looked at when a message was read, of those that wait for room to read.
+const LOAD_LINE_STEP: usize = 4;
 
 /// Something that the driver is to do.
 #[derive(Debug)]
@@ -165,7 +168,11 @@ pub struct Scheduler {
     node_line: VecDeque<SiteId>,
     unsettled_line: VecDeque<SiteId>,
     jobs: AHashMap<u64, InFlight>,
-    loads: AHashSet<MessageId>,
+    /// Messages that are being read, with their sizes.
+    loads: AHashMap<MessageId, u64>,
+    load_bytes: u64,
+    /// Sites that want to read more than there is room for.
+    load_line: VecDeque<SiteId>,
     /// Who wants a message that is being read: sites to pump.
     load_waiters: AHashMap<MessageId, Vec<SiteId>>,
     // What operators asked.
@@ -215,7 +222,9 @@ impl Scheduler {
             node_line: VecDeque::new(),
             unsettled_line: VecDeque::new(),
             jobs: AHashMap::new(),
-            loads: AHashSet::new(),
+            loads: AHashMap::new(),
+            load_bytes: 0,
+            load_line: VecDeque::new(),
             load_waiters: AHashMap::new(),
             suspensions: Vec::new(),
             marks: Vec::new(),
@@ -281,17 +290,25 @@ impl Scheduler {
     /// A message was read; `None` when it is not there.
     pub fn on_loaded(&mut self, now: Timestamp, id: MessageId, message: Result<Option<Arc<StoredMessage>>, String>) {
         self.set_now(now);
-        self.loads.remove(&id);
+        let expected = self.loads.remove(&id).unwrap_or(0);
+        self.load_bytes = self.load_bytes.saturating_sub(expected);
         match message {
             Ok(Some(message)) => {
+                self.disposals.loaded(id, &message);
                 self.cache.insert_loaded(message);
-                self.disposals.loaded(id);
             }
-            Ok(None) => self.on_content_missing(id),
+            Ok(None) => {
+                tracing::error!(target: "posthaste::queue", message = %id, "a queued message is not in the store");
+                self.on_content_unusable(id, &How::Missing);
+            }
             Err(error) => {
-                tracing::warn!(target: "posthaste::queue", message = %id, error, "a message could not be read");
-                self.disposals.loaded(id);
+                tracing::error!(target: "posthaste::queue", message = %id, error, "a message could not be read");
+                self.on_content_unusable(id, &How::Unreadable);
             }
+        }
+        for _ in 0..LOAD_LINE_STEP {
+            let Some(site) = self.load_line.pop_front() else { break };
+            self.mark_dirty(site);
         }
         for site in self.load_waiters.remove(&id).unwrap_or_default() {
             self.mark_dirty(site);
@@ -313,9 +330,9 @@ impl Scheduler {
         self.store_failed = true;
     }
 
-    /// Whether nothing is in an attempt, unsettled, or connected.
+    /// Whether nothing is in an attempt, unsettled, or connected; a connection that is still being opened carries nothing.
     pub fn is_quiet(&self) -> bool {
-        self.totals.in_flight == 0 && self.totals.unsettled == 0 && self.conns.is_empty()
+        self.totals.in_flight == 0 && self.totals.unsettled == 0 && self.conns.values().all(|c| c.opening)
     }
 
     /// A new configuration: limits, sources and pools change at once; what is open stays open.
@@ -332,6 +349,18 @@ impl Scheduler {
         self.set_now(now);
         self.finish_command(ticket, result);
         self.finish();
+    }
+
+    /// Turns of inner loops so far: what tests measure cost by.
+    #[cfg(test)]
+    pub(crate) fn steps(&self) -> u64 {
+        self.totals.steps
+    }
+
+    /// Queue entries in memory, and those that are being read.
+    #[cfg(test)]
+    pub(crate) fn window_entries(&self) -> usize {
+        self.totals.window + self.totals.window_reserved
     }
 
     fn set_now(&mut self, now: Timestamp) {

@@ -22,6 +22,8 @@ use crate::types::{QueueId, Timestamp};
 const WORK_PER_CONNECTION: usize = 8;
 /// The most connections that one look at a site opens or wakes.
 const STARTS_MAX: usize = 32;
+/// So many connections may be opened at a time to a host that none is open to.
+const OPENING_MIN: usize = 2;
 /// After so long without a job taken, a site with work wants one more connection.
 const STALL: Duration = Duration::from_secs(1);
 /// How long recipients are looked for that a failed connection defers.
@@ -101,6 +103,13 @@ impl Scheduler {
             opening += path.opening;
         }
         let want = work.div_ceil(WORK_PER_CONNECTION);
+        // As many are opened at a time as are open already: a host that is dead is not asked by all of them at once.
+        let open = site.connections as usize - (opening as usize).min(site.connections as usize);
+        let may_open = (opening as usize) < OPENING_MIN.max(open);
+        let idle = site.paths.iter().any(|p| !p.idle.is_empty() && site.pools[pool].share.has(p.source));
+        if !idle && !may_open {
+            return false;
+        }
         if active < want {
             return true;
         }
@@ -121,7 +130,6 @@ impl Scheduler {
 
     /// Wakes or opens one connection for a pool; notes what holds it otherwise.
     fn start_one(&mut self, site: SiteId, pool: usize) -> bool {
-        self.want_loads(site, pool);
         let Some(s) = self.site(site) else { return false };
         let mut waits: Vec<(usize, Verdict)> = Vec::new();
         let chosen = s.pools[pool].share.next(|source| {
@@ -146,6 +154,8 @@ impl Scheduler {
             }
             return false;
         };
+        // Only now: what is held needs no message in memory.
+        self.want_loads(site, pool);
         let idle = self.path_mut(site, source).and_then(|p| p.idle.pop_back());
         match idle {
             Some(conn) => {
@@ -230,6 +240,7 @@ impl Scheduler {
             source,
             opening: true,
             idle: false,
+            idle_since: now,
             close: false,
             messages: 0,
             jobs: 0,
@@ -255,6 +266,7 @@ impl Scheduler {
             path.opening -= u32::from(was_opening);
             path.down_until = Timestamp::ZERO;
         }
+        self.mark_dirty(site);
         self.finish();
     }
 
@@ -267,6 +279,8 @@ impl Scheduler {
             effects::host_back_off(&self.config.retry, failures + 1)
         };
         let until = self.now.after(back_off);
+        let now = self.now;
+        let mut news = failure.is_some() && !c.answered && !c.idle;
         self.totals.connections = self.totals.connections.saturating_sub(1);
         if let Some(source) = self.sources.get_mut(c.source) {
             source.connections = source.connections.saturating_sub(1);
@@ -280,12 +294,14 @@ impl Scheduler {
             path.idle.retain(|id| *id != conn);
             // A connection that broke before any answer says as little good of a host as one that never opened; an idle
             // one that the peer ends says nothing.
-            if failure.is_some() && !c.answered && !c.idle {
+            // Several that fail at a time are one failure.
+            news &= path.down_until <= now;
+            if news {
                 path.failures += 1;
                 path.down_until = until;
             }
         }
-        if let Some(failure) = failure.filter(|_| !c.answered && !c.idle) {
+        if let Some(failure) = failure.filter(|_| news) {
             self.metrics.connections_failed.with_label_values(&[&c.provider]).inc();
             self.on_failed_open(&c, failure);
         }

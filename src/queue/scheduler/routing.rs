@@ -125,11 +125,11 @@ impl Scheduler {
     }
 
     fn ask_domain(&mut self, domain: &Domain) {
-        if let Some(state) = self.domains.get_mut(domain) {
-            if !state.asking {
-                state.asking = true;
-                self.resolve_line.push_back(domain.clone());
-            }
+        if let Some(state) = self.domains.get_mut(domain)
+            && !state.asking
+        {
+            state.asking = true;
+            self.resolve_line.push_back(domain.clone());
         }
     }
 
@@ -190,11 +190,11 @@ impl Scheduler {
             Severity::Temporary => {
                 let back_off = effects::host_back_off(&self.config.retry, state.failures);
                 // A resolver that fails for a moment does not stop mail to hosts that are known.
-                if let DomainRoute::Known { until, .. } = &mut state.route {
-                    if state.failures <= 3 {
-                        *until = now.after(back_off);
-                        return;
-                    }
+                if let DomainRoute::Known { until, .. } = &mut state.route
+                    && state.failures <= 3
+                {
+                    *until = now.after(back_off);
+                    return;
                 }
                 (now.after(back_off), FAIL_QUOTA)
             }
@@ -218,11 +218,11 @@ impl Scheduler {
     }
 
     fn set_domain_timer(&mut self, domain: &Domain, at: Timestamp) {
-        if let Some(state) = self.domains.get_mut(domain) {
-            if at < state.timer {
-                state.timer = at;
-                self.timers.set(at, TimerKey::Domain(domain.clone(), at));
-            }
+        if let Some(state) = self.domains.get_mut(domain)
+            && at < state.timer
+        {
+            state.timer = at;
+            self.timers.set(at, TimerKey::Domain(domain.clone(), at));
         }
     }
 
@@ -240,11 +240,11 @@ impl Scheduler {
     }
 
     fn join_failing_line(&mut self, domain: &Domain) {
-        if let Some(state) = self.domains.get_mut(domain) {
-            if !state.in_failing_line {
-                state.in_failing_line = true;
-                self.failing_domains.push_back(domain.clone());
-            }
+        if let Some(state) = self.domains.get_mut(domain)
+            && !state.in_failing_line
+        {
+            state.in_failing_line = true;
+            self.failing_domains.push_back(domain.clone());
         }
     }
 

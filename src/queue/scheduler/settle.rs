@@ -29,6 +29,7 @@ pub(super) enum Ended<'a> {
 
 /// Where an attempt took place, for events and the log.
 struct Scene<'a> {
+    delay_told: bool,
     provider: Option<&'a Arc<str>>,
     mx: Option<&'a str>,
     peer: Option<&'a Peer>,
@@ -60,10 +61,8 @@ impl Scheduler {
             Outcome::Delivered(_) => true,
             Outcome::Failed(failure) => failure.remote,
         });
-        if answered {
-            if let Some(path) = self.path_mut(site, source) {
-                path.failures = 0;
-            }
+        if answered && let Some(path) = self.path_mut(site, source) {
+            path.failures = 0;
         }
         let (mx, mut provider): (Box<str>, Option<Arc<str>>) = match self.conns.get_mut(&id) {
             Some(conn) => {
@@ -81,7 +80,8 @@ impl Scheduler {
         let Some(first) = first else { return };
         let metrics = self.path_metrics(id, &first, provider.as_deref(), source.as_deref());
         metrics.attempt.observe(report.ended.since(report.started).as_secs_f64());
-        let scene = Scene {
+        let mut scene = Scene {
+            delay_told: false,
             provider: provider.as_ref(),
             mx: Some(&mx),
             peer: Some(peer),
@@ -97,7 +97,7 @@ impl Scheduler {
             .zip(outcomes())
             .map(|((_, e), o)| self.decide(&message, e, o, Some(peer), jitter))
             .collect();
-        self.owe_notices(&mut settle, &message, &recipients, &decided, outcomes(), Some(peer));
+        scene.delay_told = self.owe_notices(&mut settle, &message, &recipients, &decided, outcomes(), Some(peer));
         let (mut all_done, mut untried) = (true, Vec::new());
         for (((queue, entry), outcome), decided) in recipients.into_iter().zip(outcomes()).zip(decided) {
             if is_untried(outcome) {
@@ -148,7 +148,8 @@ impl Scheduler {
         Decided { effect, notice }
     }
 
-    /// Has the notifications written that are owed: one for each kind, about all recipients that want it.
+    /// Has the notifications written that are owed: one for each kind, about all recipients that want it. Answers whether a delay
+    /// was told.
     fn owe_notices<'a>(
         &self,
         settle: &mut Settle,
@@ -157,7 +158,8 @@ impl Scheduler {
         decided: &[Decided],
         outcomes: impl Iterator<Item = &'a Outcome> + Clone,
         peer: Option<&Peer>,
-    ) {
+    ) -> bool {
+        let mut delay_told = false;
         for kind in [Notice::Failure, Notice::Delay, Notice::Relayed] {
             if !decided.iter().any(|d| d.notice == Some(kind)) {
                 continue;
@@ -178,8 +180,11 @@ impl Scheduler {
                 retry_until: entry.expires,
             });
             let report = NoticeReport { kind, message, recipients: recipients.collect(), now: self.now };
-            settle.owed.extend(self.notifier.notice(&report));
+            let written = self.notifier.notice(&report);
+            delay_told |= kind == Notice::Delay && written.is_some();
+            settle.owed.extend(written);
         }
+        delay_told
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is one fact of the outcome")]
@@ -246,7 +251,7 @@ impl Scheduler {
             Effect::Deferred { retry_at } => {
                 metrics.deferred.inc();
                 event.retry_at = Some(retry_at);
-                self.defer(&key, queue, &entry, message, decided, reply, retry_at, scene.started, &mut events)
+                self.defer(&key, queue, &entry, message, decided, reply, retry_at, scene, &mut events)
             }
         };
         events.insert(0, event);
@@ -264,17 +269,20 @@ impl Scheduler {
         decided: &Decided,
         reply: &SmtpReply,
         retry_at: Timestamp,
-        started: Timestamp,
+        scene: &Scene<'_>,
         events: &mut Vec<Event>,
     ) -> Next {
         let mut again = entry.clone();
         again.key.due = retry_at;
         again.attempts += 1;
-        again.first_try = again.first_try.or(Some(started));
+        again.first_try = again.first_try.or(Some(scene.started));
         again.last_try = Some(self.now);
         again.last_reply = Some(last_reply(reply));
         if decided.notice == Some(Notice::Delay) {
+            // Also where none could be written: it would not be possible the next time either.
             again.delay_noticed = true;
+        }
+        if decided.notice == Some(Notice::Delay) && scene.delay_told {
             events.push(self.event(EventKind::Delayed, key, &message.envelope, entry.key.delivery.index));
         }
         match self.mark_for(queue, &entry.key) {
@@ -316,8 +324,9 @@ impl Scheduler {
                 let recipients = [(queue, entry)];
                 let decided = [decided];
                 let outcomes = std::iter::once(&outcome);
-                self.owe_notices(settle, message, &recipients, &decided, outcomes, None);
-                let scene = Scene { provider: Some(provider), mx: None, peer: None, source, started: self.now };
+                let delay_told = self.owe_notices(settle, message, &recipients, &decided, outcomes, None);
+                let scene =
+                    Scene { delay_told, provider: Some(provider), mx: None, peer: None, source, started: self.now };
                 let source = source.map_or("none", |s| s.name.as_str());
                 let metrics = self.metrics.path(provider, key.class.as_str(), key.pool.as_str(), source);
                 let ([(queue, entry)], [decided]) = (recipients, decided);

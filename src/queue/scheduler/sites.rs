@@ -103,6 +103,7 @@ pub(super) struct Conn {
     pub source: usize,
     pub opening: bool,
     pub idle: bool,
+    pub idle_since: Timestamp,
     pub close: bool,
     pub messages: u32,
     pub jobs: u32,
@@ -131,6 +132,9 @@ pub(super) struct SourceState {
 pub(super) struct PoolDef {
     pub members: Vec<(usize, u32)>,
 }
+
+/// How long a connection that waits for a token keeps its place against others that need one.
+const IDLE_WITH_WORK: Duration = Duration::from_secs(1);
 
 /// A source or pool that stands in for an empty config.
 const DEFAULT_NAME: &str = "default";
@@ -264,22 +268,22 @@ impl Scheduler {
 
     /// Removes a site that nothing refers to.
     pub(super) fn forget_site(&mut self, id: SiteId) {
-        if self.site(id).is_some_and(|s| s.holders == 0 && s.connections == 0) {
-            if let Some(site) = self.sites[id].take() {
-                // Lines and timers may still name it: they find nothing, or a new site, which they only wake.
-                self.site_ids.remove(&site.key);
-                self.sites_free.push(id);
-            }
+        if self.site(id).is_some_and(|s| s.holders == 0 && s.connections == 0)
+            && let Some(site) = self.sites[id].take()
+        {
+            // Lines and timers may still name it: they find nothing, or a new site, which they only wake.
+            self.site_ids.remove(&site.key);
+            self.sites_free.push(id);
         }
     }
 
     /// Something changed at a site: it is looked at before this input ends.
     pub(super) fn mark_dirty(&mut self, id: SiteId) {
-        if let Some(site) = self.site_mut(id) {
-            if !site.dirty {
-                site.dirty = true;
-                self.dirty_sites.push_back(id);
-            }
+        if let Some(site) = self.site_mut(id)
+            && !site.dirty
+        {
+            site.dirty = true;
+            self.dirty_sites.push_back(id);
         }
     }
 
@@ -293,11 +297,11 @@ impl Scheduler {
     }
 
     pub(super) fn on_site_timer(&mut self, id: SiteId, at: Timestamp) {
-        if let Some(site) = self.site_mut(id) {
-            if site.timer == at {
-                site.timer = Timestamp::NEVER;
-                self.mark_dirty(id);
-            }
+        if let Some(site) = self.site_mut(id)
+            && site.timer == at
+        {
+            site.timer = Timestamp::NEVER;
+            self.mark_dirty(id);
         }
     }
 
@@ -400,7 +404,12 @@ impl Scheduler {
             if !conn.idle || conn.close || conn.jobs > 0 {
                 continue;
             }
-            if source.is_some_and(|s| s != conn.source) {
+            // One that waits for a token has work; it gives way only when it waits for long.
+            let (site, recent) = (conn.site, conn.idle_since.after(IDLE_WITH_WORK) > self.now);
+            let has_work =
+                self.sites.get(site).and_then(|s| s.as_deref()).is_some_and(|s| s.pools.iter().any(|p| p.work() > 0));
+            let kept = !self.draining && has_work && recent;
+            if kept || source.is_some_and(|s| s != conn.source) {
                 self.idle_line.push_back(id);
                 continue;
             }

@@ -173,14 +173,13 @@ impl Scheduler {
                 for entry in page.entries {
                     self.totals.steps += 1;
                     sweep.after = Some(entry.key);
-                    if let SweepKind::Expire { .. } = sweep.kind {
-                        if entry.key.due > self.now {
-                            // What is not due will have an attempt of its own when it is.
-                            sweep.expires_min =
-                                sweep.expires_min.min(self.now.after(EXPIRY_AGAIN_MAX)).min(entry.expires);
-                            over = true;
-                            break;
-                        }
+                    if let SweepKind::Expire { .. } = sweep.kind
+                        && entry.key.due > self.now
+                    {
+                        // What is not due will have an attempt of its own when it is.
+                        sweep.expires_min = sweep.expires_min.min(self.now.after(EXPIRY_AGAIN_MAX)).min(entry.expires);
+                        over = true;
+                        break;
                     }
                     if self.is_ghost(queue, &entry.key) {
                         continue;
@@ -190,7 +189,7 @@ impl Scheduler {
                             self.window_remove(queue, &entry.key);
                             self.take(queue, &entry);
                             sweep.outstanding += 1;
-                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id) });
+                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id), message: None });
                         }
                         None => sweep.expires_min = sweep.expires_min.min(entry.expires),
                     }

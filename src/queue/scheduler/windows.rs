@@ -162,8 +162,11 @@ impl Queue {
         }
     }
 
-    /// The row stays on disk only.
+    /// The row stays on disk only. A page that is under way began after it, so its end must not become the cursor.
     fn uncover(&mut self, key: &EntryKey) {
+        if self.reading {
+            self.arrived_min = Some(self.arrived_min.map_or(*key, |k| k.min(*key)));
+        }
         self.cursor = self.cursor.min(before(key.due));
         self.next_due = self.next_due.min(key.due);
     }
@@ -230,9 +233,6 @@ impl Scheduler {
         self.totals.bytes += u64::from(entry.size);
         let entry_key = entry.key;
         let expires = entry.expires;
-        if queue.reading && !queue.covers(&entry_key) {
-            queue.arrived_min = Some(queue.arrived_min.map_or(entry_key, |k| k.min(entry_key)));
-        }
         let had_head = queue.head_due();
         if queue.covers(&entry_key) && room && queue.window.len() < cap && entry_key.due <= now.after(AHEAD) {
             self.window_insert(id, entry);
@@ -346,14 +346,7 @@ impl Scheduler {
             }
         }
         if let Some(arrived) = arrived_min {
-            if cursor >= Cursor::At(arrived) {
-                next_due = next_due.min(arrived.due);
-            }
-            cursor = cursor.min(before(arrived.due)).max(if arrived.due == Timestamp::ZERO {
-                Cursor::Start
-            } else {
-                queue.cursor
-            });
+            cursor = cursor.min(before(arrived.due)).max(queue.cursor);
             next_due = next_due.min(arrived.due);
         }
         queue.cursor = cursor;
@@ -466,11 +459,12 @@ impl Scheduler {
     }
 
     fn join_shed_line(&mut self, id: QueueId) {
-        if let Some(queue) = self.queues.get_mut(&id) {
-            if !queue.in_shed_line && !queue.window.is_empty() {
-                queue.in_shed_line = true;
-                self.shed_line.push_back(id);
-            }
+        if let Some(queue) = self.queues.get_mut(&id)
+            && !queue.in_shed_line
+            && !queue.window.is_empty()
+        {
+            queue.in_shed_line = true;
+            self.shed_line.push_back(id);
         }
     }
 
@@ -518,11 +512,11 @@ impl Scheduler {
     }
 
     pub(super) fn on_queue_timer(&mut self, id: QueueId, at: Timestamp) {
-        if let Some(queue) = self.queues.get_mut(&id) {
-            if queue.timer == at {
-                queue.timer = Timestamp::NEVER;
-                self.advance(id);
-            }
+        if let Some(queue) = self.queues.get_mut(&id)
+            && queue.timer == at
+        {
+            queue.timer = Timestamp::NEVER;
+            self.advance(id);
         }
     }
 
