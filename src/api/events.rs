@@ -19,7 +19,7 @@ use super::types::{CursorInfo, Cursors, EventsAck, EventsPage};
 use super::{Answer, Api, Caller, Problem, json};
 use crate::event::{Event, EventKind};
 use crate::store::Change;
-use crate::types::{EventSeq, Name, Timestamp};
+use crate::types::{EventSeq, Name, Timestamp, nearest};
 
 /// Events in a page where nothing is said.
 const LIMIT_DEFAULT: usize = 100;
@@ -103,7 +103,7 @@ pub async fn get_events(State(api): State<Api>, caller: Caller, headers: HeaderM
 fn parse_kinds(text: &str) -> Result<Vec<EventKind>, String> {
     let kind = |name: &str| {
         let found = EventKind::ALL.into_iter().find(|k| k.as_str() == name);
-        let hint = || super::nearest::nearest(name, EventKind::ALL.map(EventKind::as_str));
+        let hint = || nearest(name, EventKind::ALL.map(EventKind::as_str));
         found.ok_or_else(|| {
             format!("no event is called {name:?}{}", hint().map_or(String::new(), |n| format!(", did you mean {n}?")))
         })

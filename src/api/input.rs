@@ -18,8 +18,8 @@ use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::nearest::nearest;
 use super::{Api, BODY_BYTES_MAX, Problem};
+use crate::types::nearest;
 
 /// How long a body may take to come in; then 408.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);

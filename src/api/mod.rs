@@ -16,7 +16,6 @@ mod health;
 mod idempotency;
 mod input;
 mod messages;
-mod nearest;
 mod openapi;
 pub mod ports;
 mod problem;

@@ -6,6 +6,7 @@
 //!
 //! Who asks is a parameter, so that the judgement can be tested without a network.
 
+use std::cell::Cell;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -91,11 +92,22 @@ pub(super) fn run(config: &Config, ring: &KeyRing, quiet: bool) -> anyhow::Resul
 /// Checks with a real resolver; questions that come after `limit` are not asked any more, and that is told.
 async fn ask_all(config: &Config, ring: &KeyRing, resolver: &Resolver, limit: Duration) -> Vec<Finding> {
     let end = Instant::now() + limit;
-    check(config, ring, async |ask| match end.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => out_of_time(),
-        left => tokio::time::timeout(left, answer(resolver, ask)).await.unwrap_or_else(|_| out_of_time()),
+    let (asked, answered) = (Cell::new(0_u32), Cell::new(0_u32));
+    let mut found = check(config, ring, async |ask| {
+        let said = match end.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => out_of_time(),
+            left => tokio::time::timeout(left, answer(resolver, ask)).await.unwrap_or_else(|_| out_of_time()),
+        };
+        asked.set(asked.get() + 1);
+        answered.set(answered.get() + u32::from(!matches!(said, Said::Unknown(_))));
+        said
     })
-    .await
+    .await;
+    // One zone that fails for now is a warning; a resolver that answers nothing must not look like a check that passed.
+    if asked.get() > 0 && answered.get() == 0 {
+        found.push(error("no question was answered: is [dns] resolvers right, and does one run there?".into()));
+    }
+    found
 }
 
 fn out_of_time() -> Said {

@@ -13,8 +13,9 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
 use super::Config;
-use super::problem::{KeyPath, Problem, Step, nearest};
+use super::problem::{KeyPath, Problem, Step};
 use super::source::{Kind, Node, Place, Sources};
+use crate::types::nearest;
 
 /// The most wrong values that are told of one configuration; then reading ends.
 const ERRORS_MAX: usize = 100;

@@ -4,7 +4,7 @@
 //! 2. the keys of a configuration make a [`KeyRing`], indexed by sender domain,
 //! 3. for each message the ring names the keys that sign it ([`KeyRing::for_message`]): those that `sign_for` matches, of each
 //!    (signing domain, algorithm) the newest that is active,
-//! 4. [`sign`] canonicalises once (relaxed/relaxed), whatever the number of keys, and gives one DKIM-Signature field a key,
+//! 4. [`sign()`] canonicalises once (relaxed/relaxed), whatever the number of keys, and gives one DKIM-Signature field a key,
 //!    to be sent before the message.
 //!
 //! Success means: these very octets verify. The message must be in the form in which it goes out: CRLF line ends, final CRLF.

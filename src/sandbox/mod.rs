@@ -2,7 +2,7 @@
 //!
 //! 1. A [`Profile`] says how a receiver behaves: what it offers, whom it refuses, defers or throttles, how it breaks.
 //! 2. [`Sink::start`] listens on loopback and plays the profiles; a [`session`] speaks the protocol, without sockets.
-//! 3. [`Counters`] and [`Sink::recipients`] tell what came in: how often each address was tried and taken.
+//! 3. [`Sink::counters`] and [`Counters::recipient`] tell what came in: how often each address was tried and taken.
 //! 4. [`source`] submits mail over real SMTP.
 //!
 //! All of it is deterministic: what happens to an address follows from its hash and the profile's seed. Nothing here

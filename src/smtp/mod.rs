@@ -4,7 +4,7 @@
 //! everywhere, never an error.
 //!
 //! The way of octets through the server side:
-//! 1. [`line`] finds a command line in the buffer,
+//! 1. [`mod@line`] finds a command line in the buffer,
 //! 2. [`command`] parses it into a [`command::Command`] that can only hold valid values,
 //! 3. [`data`] and [`bdat`] take the octets of a message in, straight into the buffer that is kept,
 //! 4. [`reply`] writes the answers.

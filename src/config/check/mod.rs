@@ -14,10 +14,10 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 
-use super::problem::{KeyPath, Problem, Step, Warning, at, nearest};
+use super::problem::{KeyPath, Problem, Step, Warning, at};
 use super::source::Sources;
 use super::{Config, Environment};
-use crate::types::Name;
+use crate::types::{Name, nearest};
 
 /// What was found.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! The session of a client: what it waits for, and what each reply means.
 //!
-//! The legal path: greeting → EHLO (→ HELO) → [STARTTLS → handshake → EHLO] → [AUTH] → ready → transactions → QUIT → closed.
+//! The legal path: greeting → EHLO (or HELO) → (STARTTLS → handshake → EHLO) → (AUTH) → ready → transactions → QUIT → closed.
 //! With implicit TLS the driver does the handshake before the first octet. From each state a 421, a lost
 //! connection or a broken reply leads to closed.
 //!

@@ -1,7 +1,7 @@
 //! The client's side of SMTP (RFC 5321), sans-I/O: octets go in, octets and events come out.
 //!
 //! 1. [`Client::new`] waits for the greeting, says EHLO (HELO where EHLO is refused), asks for STARTTLS where it may and
-//!    is offered, logs in where it has credentials: [`Event::StartTls`], then [`Event::Ready`] or [`Event::Failed`],
+//!    is offered, logs in where it has credentials: [`Event::StartTls`], then [`Event::Ready`] or [`Event::Closed`],
 //! 2. [`Client::send`] takes a transaction; how it is written depends on what the peer offers:
 //!    - CHUNKING and PIPELINING: MAIL, RCPT and BDAT LAST at once, and the next transaction right behind it, up to a depth,
 //!    - PIPELINING: MAIL, RCPT and DATA at once, and behind the data the next transaction's MAIL, RCPT and DATA,
