@@ -1,3 +1,5 @@
+//! The egress task, with a store, a router and connections that are stood in for.
+
 use std::cell::RefCell;
 
 use super::*;
