@@ -3,13 +3,23 @@
 //! The layers, from the words that all share up to the daemon, are described in `ARCHITECTURE.md`; a module imports
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
+pub mod api;
+pub mod bounce;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod delivery;
+pub mod dkim;
 pub mod effects;
 pub mod event;
+pub mod logging;
 pub mod metrics;
+pub mod mime;
 pub mod queue;
+pub mod sandbox;
 pub mod seam;
 pub mod shaping;
+pub mod smtp;
+pub mod smtp_server;
 pub mod store;
 pub mod types;

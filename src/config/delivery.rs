@@ -10,7 +10,7 @@ use super::{HumanDuration, Rate};
 use crate::types::{Domain, Name};
 
 /// A local address that mail is sent from.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Source {
     /// Its name.
     pub name: Name,
@@ -29,7 +29,7 @@ pub struct Source {
 }
 
 /// A weighted group of sources.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Pool {
     /// Its name.
     pub name: Name,
@@ -38,7 +38,7 @@ pub struct Pool {
 }
 
 /// A source in a pool.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct PoolSource {
     /// The source.
     pub name: Name,
@@ -52,7 +52,7 @@ fn one() -> u32 {
 }
 
 /// When a deferred recipient is tried again.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Retry {
     /// The delays after each attempt; the last one repeats. Each is varied by up to 10 %, so that retries spread.
@@ -75,7 +75,7 @@ impl Default for Retry {
 }
 
 /// Where mail for a domain goes instead of its MX.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Route {
     /// `host`, `host:port`, `address:port` or `[v6]:port`, tried in this order.
     pub hosts: Vec<String>,
@@ -125,7 +125,7 @@ pub enum TlsPolicy {
 }
 
 /// Who answers DNS questions.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Dns {
     /// Servers with their port; with none, the system's (`/etc/resolv.conf`).
@@ -145,7 +145,7 @@ impl Default for Dns {
 }
 
 /// The outgoing side.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Delivery {
     /// The port of MX hosts.
@@ -186,7 +186,7 @@ impl Default for Delivery {
 }
 
 /// A DKIM key (RFC 6376).
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct DkimKey {
     /// The signing domain, `d=`.
     pub domain: Domain,
@@ -216,7 +216,7 @@ pub enum DkimAlgorithm {
 }
 
 /// Limits towards receivers. The most exact rule wins key by key: domain, then site, then default.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Shaping {
     /// For every site that no other rule names.
@@ -240,7 +240,7 @@ impl Default for Shaping {
 }
 
 /// Limits for each source towards one site or domain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct LimitRule {
     /// The most connections at a time.

@@ -1,21 +1,33 @@
 //! Configuration: what an operator writes, parsed strictly into types.
 //!
-//! 1. [`load`] reads the file and what it includes, refuses unknown keys (with line, column and the nearest key),
+//! 1. [`load()`] reads the file and what it includes, refuses unknown keys (with line, column and the nearest key),
 //! 2. checks what no single value can show (dangling names, clashing listeners, readable keys),
 //! 3. and gives a [`Config`] that the engines share behind an `ArcSwap`; a reload swaps it whole or not at all.
 //!
 //! Each field's doc comment is its documentation: `posthaste config reference` is made from it.
 
+mod check;
 mod delivery;
+mod hosts;
+mod load;
 mod node;
+mod problem;
+mod read;
+pub mod reference;
+mod reload;
 mod smtp;
+mod source;
 mod tenants;
 mod values;
 
 pub use delivery::{
     Delivery, DkimAlgorithm, DkimKey, Dns, LimitRule, Pool, PoolSource, Retry, Route, Shaping, Source, TlsPolicy,
 };
+pub use hosts::{RouteHost, RouteTarget};
+pub use load::{Environment, load, load_with};
 pub use node::{ApiKey, Durability, Http, Log, LogFormat, Public, Role, Storage, Tls};
+pub use problem::{ConfigErrors, KeyPath, Problem, Step, Warning};
+pub use reload::{InUse, ReloadError, ReloadReport, plan_reload, reload};
 pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
 pub use tenants::{Quota, SmtpUser, Tenant};
 pub use values::{ByteSize, HumanDuration, Rate};
@@ -23,12 +35,12 @@ pub use values::{ByteSize, HumanDuration, Rate};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::types::Name;
 
 /// The whole configuration of a node.
-#[derive(Clone, Debug, Deserialize, Default)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Default, Serialize)]
 #[serde(default)]
 pub struct Config {
     /// The name of this host: in `Received`, in the greeting, as EHLO name of sources without their own. Should have

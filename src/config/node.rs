@@ -20,7 +20,7 @@ pub enum Durability {
 }
 
 /// The certificate of the SMTP listeners.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Tls {
     /// PEM file with the certificate and its chain, relative to the config file.
     pub certificate_file: PathBuf,
@@ -29,7 +29,7 @@ pub struct Tls {
 }
 
 /// The HTTP API.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Http {
     /// Where the API, `/metrics`, `/healthz` and `/readyz` listen. Put a TLS proxy in front of anything but loopback.
@@ -54,7 +54,7 @@ impl Default for Http {
 }
 
 /// A key of the HTTP API.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct ApiKey {
     /// Its name, for the log.
     pub name: Name,
@@ -77,7 +77,7 @@ pub enum Role {
 }
 
 /// The public listener: unsubscribe and tracking links, nothing else.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Public {
     /// Where it listens.
     pub address: SocketAddr,
@@ -86,7 +86,7 @@ pub struct Public {
 }
 
 /// The store.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Storage {
     /// Free space below which intake refuses (452 4.3.1, 507); delivery goes on from what is left. Raising it costs space.
@@ -114,7 +114,7 @@ impl Default for Storage {
 }
 
 /// The log, written to standard error.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Log {
     /// What is logged, as in `info` or `posthaste::delivery=debug,info`. The variable `POSTHASTE_LOG` wins.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ByteSize, HumanDuration};
 
 /// The SMTP server.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Smtp {
     /// Where it listens.
@@ -57,7 +57,7 @@ impl Default for Smtp {
 }
 
 /// An address where the SMTP server listens.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Listener {
     /// Address and port.
     pub address: SocketAddr,

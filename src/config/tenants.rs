@@ -1,12 +1,12 @@
 //! Tenants: those who send, what they own and how much they may send.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ApiKey, ByteSize, Rate};
 use crate::types::{Class, Domain, Name};
 
 /// Who sends.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Tenant {
     /// Its name: in events, metrics and queue keys.
     pub name: Name,
@@ -34,7 +34,7 @@ pub struct Tenant {
 }
 
 /// A login of the SMTP server.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct SmtpUser {
     /// The user name.
     pub name: String,
@@ -43,7 +43,7 @@ pub struct SmtpUser {
 }
 
 /// What a tenant may use; what is not given is not limited.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Quota {
     /// The most recipients that may be queued; then 452 4.3.1 or 429.

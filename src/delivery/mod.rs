@@ -8,6 +8,13 @@
 //!
 //! Delivery knows no queue and no store: the two traits are all that it sees of them.
 
+pub mod address;
+pub mod connection;
+pub mod provider;
+pub mod router;
+pub mod tls;
+pub mod trace;
+
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;

@@ -4,17 +4,82 @@
 //! No label ever has a destination domain, a recipient or a campaign: provider, class, pool, source, tenant only.
 //! The list in `docs/metrics.md` is made from the registry.
 
+pub mod backlog;
+pub mod delivery;
+pub mod dkim;
+pub mod http;
+pub mod intake;
+pub mod process;
 pub mod queue;
+pub mod smtp_server;
+pub mod store;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     TextEncoder,
 };
 
 /// The registry of the process. All names begin with `posthaste_`.
 #[derive(Clone, Default)]
-pub struct Registry(prometheus::Registry);
+pub struct Registry {
+    inner: prometheus::Registry,
+    list: Arc<Mutex<Vec<Described>>>,
+}
+
+/// A metric as the documentation lists it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Described {
+    /// Its full name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// What it tells.
+    pub help: String,
+}
+
+/// The groups that the daemon makes: one of each engine.
+pub struct Metrics {
+    /// The process.
+    pub process: process::ProcessMetrics,
+    /// What waits.
+    pub backlog: backlog::BacklogMetrics,
+    /// The HTTP API.
+    pub http: http::HttpMetrics,
+    /// The SMTP server.
+    pub smtp_server: smtp_server::SmtpServerMetrics,
+    /// Intake.
+    pub intake: intake::IntakeMetrics,
+    /// The store.
+    pub store: store::StoreMetrics,
+    /// Signing.
+    pub dkim: dkim::DkimMetrics,
+    /// The queues.
+    pub queue: queue::QueueMetrics,
+    /// Connections to receivers, and DNS.
+    pub delivery: delivery::DeliveryMetrics,
+}
+
+/// Makes every group. `docs/metrics.md` lists what this registers.
+pub fn register_all(registry: &Registry) -> Metrics {
+    Metrics {
+        process: process::ProcessMetrics::register(registry),
+        backlog: backlog::BacklogMetrics::register(registry),
+        http: http::HttpMetrics::register(registry),
+        smtp_server: smtp_server::SmtpServerMetrics::register(registry),
+        intake: intake::IntakeMetrics::register(registry),
+        store: store::StoreMetrics::register(registry),
+        queue: queue::QueueMetrics::register(registry),
+        dkim: dkim::DkimMetrics::register(registry),
+        delivery: delivery::DeliveryMetrics::register(registry),
+    }
+}
 
 impl Registry {
     /// A registry with nothing in it.
@@ -24,48 +89,66 @@ impl Registry {
 
     /// A counter `posthaste_<name>`; by convention the name ends with `_total`.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.keep(IntCounter::with_opts(opts(name, help)))
+        self.keep("counter", IntCounter::with_opts(opts(name, help)))
+    }
+
+    /// A counter of a quantity that has parts of a unit, as seconds.
+    pub fn counter_f64(&self, name: &str, help: &str) -> Counter {
+        self.keep("counter", Counter::with_opts(opts(name, help)))
     }
 
     /// A counter for each value of these labels.
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(opts(name, help), labels))
+        self.keep("counter", IntCounterVec::new(opts(name, help), labels))
     }
 
     /// A gauge.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::with_opts(opts(name, help)))
+        self.keep("gauge", IntGauge::with_opts(opts(name, help)))
     }
 
     /// A gauge for each value of these labels.
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(opts(name, help), labels))
+        self.keep("gauge", IntGaugeVec::new(opts(name, help), labels))
     }
 
     /// A histogram with these upper bounds, in the unit that the name ends with.
     pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         let opts = HistogramOpts::new(format!("posthaste_{name}"), help).buckets(buckets.to_vec());
-        self.keep(Histogram::with_opts(opts))
+        self.keep("histogram", Histogram::with_opts(opts))
     }
 
     /// A histogram for each value of these labels.
     pub fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
         let opts = HistogramOpts::new(format!("posthaste_{name}"), help).buckets(buckets.to_vec());
-        self.keep(HistogramVec::new(opts, labels))
+        self.keep("histogram", HistogramVec::new(opts, labels))
     }
 
     /// All metrics in the text format of Prometheus.
     pub fn encode(&self) -> String {
         let mut out = Vec::new();
         // Writing into memory fails only for a metric without a name; `opts` gives every one a name.
-        let _ = TextEncoder::new().encode(&self.0.gather(), &mut out);
+        let _ = TextEncoder::new().encode(&self.inner.gather(), &mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
 
-    fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+    /// Every metric that was registered, by name.
+    pub fn described(&self) -> Vec<Described> {
+        let mut list = self.list.lock().clone();
+        list.sort();
+        list
+    }
+
+    fn keep<C: Collector + Clone + 'static>(&self, kind: &'static str, made: prometheus::Result<C>) -> C {
         // Names and labels are literals of this program; the test of the committed list makes every group once.
         let metric = made.expect("a valid name and valid labels");
-        self.0.register(Box::new(metric.clone())).expect("each name is registered once");
+        self.inner.register(Box::new(metric.clone())).expect("each name is registered once");
+        self.list.lock().extend(metric.desc().into_iter().map(|desc| Described {
+            name: desc.fq_name.clone(),
+            kind,
+            labels: desc.variable_labels.clone(),
+            help: desc.help.clone(),
+        }));
         metric
     }
 }
@@ -73,3 +156,6 @@ impl Registry {
 fn opts(name: &str, help: &str) -> Opts {
     Opts::new(format!("posthaste_{name}"), help)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,8 +29,6 @@ pub struct QueueMetrics {
     pub expired: IntCounterVec,
     /// Recipients that an operator took out.
     pub purged: IntCounter,
-    /// Transactions of which the final reply was lost: the message may arrive twice.
-    pub ambiguous: IntCounter,
     /// From acceptance to delivery.
     pub time_in_queue: HistogramVec,
     /// From the beginning of a transaction to its last reply.
@@ -45,8 +43,6 @@ pub struct QueueMetrics {
     pub in_flight: IntGauge,
     /// Outcomes that are not yet on disk.
     pub unsettled: IntGauge,
-    /// Open connections.
-    pub connections: IntGauge,
     /// Queue entries in memory.
     pub window_entries: IntGauge,
     /// Sites that are known.
@@ -91,7 +87,6 @@ impl QueueMetrics {
             failed: outcome("failed_total", "Recipients that we gave up for another reason than age."),
             expired: outcome("expired_total", "Recipients that became too old."),
             purged: registry.counter("purged_total", "Recipients that an operator took out."),
-            ambiguous: registry.counter("ambiguous_total", "Transactions of which the final reply was lost."),
             time_in_queue: registry.histograms(
                 "time_in_queue_seconds",
                 "From acceptance to delivery.",
@@ -109,7 +104,6 @@ impl QueueMetrics {
             bytes: registry.gauge("queue_bytes", "Octets of the messages that recipients wait for."),
             in_flight: registry.gauge("in_flight", "Recipients in an attempt."),
             unsettled: registry.gauge("unsettled", "Outcomes that are not yet on disk."),
-            connections: registry.gauge("connections", "Outgoing connections, open or being opened."),
             window_entries: registry.gauge("queue_window_entries", "Queue entries in memory."),
             sites: registry.gauge("sites", "Sites that are known."),
             connections_tried: registry.counter("connections_tried_total", "Outgoing connections that were tried."),

@@ -22,7 +22,7 @@ use super::scheduler::{Action, Scheduler};
 use crate::config::Config;
 use crate::delivery::{ConnectionId, Dispatcher, Failure, JobReport, LocalFuture, OpenRequest, Peer, Resolution, Work};
 use crate::seam::clock::Clock;
-use crate::store::{Ledger, News, ReadError, Reader};
+use crate::store::{Ledger, News, ReadError, Reader, Settle};
 use crate::types::{Domain, QueueId, Timestamp};
 
 /// How long the end waits for attempts under way.
@@ -76,6 +76,8 @@ pub struct EgressParts {
     pub commands: mpsc::Receiver<Command>,
     /// The configuration; a new one is applied at once.
     pub config: watch::Receiver<Arc<Config>>,
+    /// Hears of each settle before the ledger gets it: the tenants' usage is counted there.
+    pub settling: Box<dyn Fn(&Settle)>,
 }
 
 struct Shared {
@@ -86,6 +88,7 @@ struct Shared {
     resolver: Rc<dyn Resolve>,
     connect: Rc<dyn Connect>,
     trace: Rc<dyn TraceSessions>,
+    settling: Box<dyn Fn(&Settle)>,
     wakes: RefCell<AHashMap<ConnectionId, Rc<Notify>>>,
     /// The time that the task sleeps until.
     armed: Cell<Option<Timestamp>>,
@@ -114,6 +117,7 @@ impl Egress {
             resolver: parts.resolver,
             connect: parts.connect,
             trace: parts.trace,
+            settling: parts.settling,
             wakes: RefCell::default(),
             armed: Cell::new(None),
             moved: Notify::new(),
@@ -203,6 +207,7 @@ impl Shared {
                 }
             }
             Action::Settle(settle) => {
+                (self.settling)(&settle);
                 if self.ledger.settle(settle).is_err() {
                     let now = self.clock.now();
                     self.scheduler.borrow_mut().on_store_failed(now);

@@ -1,3 +1,5 @@
+//! The egress task, with a store, a router and connections that are stood in for.
+
 use std::cell::RefCell;
 
 use super::*;
@@ -9,7 +11,7 @@ use crate::metrics::Registry;
 use crate::metrics::queue::QueueMetrics;
 use crate::queue::admin::{AdminHandle, Suspension};
 use crate::queue::cache::ContentCache;
-use crate::queue::notify::Silent;
+use crate::queue::notice::Silent;
 use crate::queue::scheduler::{AdminRecords, Start};
 use crate::queue::testing;
 use crate::store::{LedgerRequest, LedgerRequests, Next, QueueEntry, ReadRequest, Refill};
@@ -95,6 +97,7 @@ async fn serve_reader(mut requests: mpsc::Receiver<ReadRequest>, held: QueueEntr
                 drop(reply.send(Ok(Refill { entries: vec![held.clone()], exhausted: true })));
             }
             ReadRequest::Message { reply, .. } => drop(reply.send(Ok(None))),
+            other => panic!("the egress task asks for no such thing: {other:?}"),
         }
     }
 }
@@ -145,6 +148,7 @@ async fn scenario() {
         news: news_rx,
         commands: commands_rx,
         config: config_rx,
+        settling: Box::new(|_| ()),
     });
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let task = tokio::task::spawn_local(egress.run(async move { drop(stopped.await) }));

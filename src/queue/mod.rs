@@ -10,10 +10,15 @@
 
 pub mod admin;
 pub mod cache;
+pub mod content;
 pub mod egress;
 pub mod intake;
+pub mod keys;
+pub mod notice;
 pub mod notify;
 pub mod scheduler;
+pub mod sign;
+
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

@@ -1,71 +1,230 @@
-//! Notifications: what the queue knows when one is owed, and who writes it.
+//! Notifications that are owed: the report on an outcome as a message that is queued in the same batch as the outcome.
+//!
+//! 1. NOTIFY decides who is told of what (RFC 3461 §4.1); a null reverse-path is never told anything,
+//! 2. [`crate::bounce::dsn`] writes the report,
+//! 3. it gets an envelope of its own: null reverse-path, the original's tenant, transactional class, the tenant's pool.
+//!
+//! The caller puts the result into [`crate::store::Settle::owed`].
 
 use std::sync::Arc;
 
-use crate::delivery::{Failure, Peer};
-pub use crate::effects::Notice;
-use crate::event::SmtpReply;
-use crate::store::{NewMessage, StoredMessage};
-use crate::types::Timestamp;
+use arc_swap::ArcSwap;
 
-/// What a notification tells, for one message.
-#[derive(Debug)]
-pub struct NoticeReport<'a> {
-    /// Which kind.
-    pub kind: Notice,
-    /// The message that it is about; its reverse-path is not null.
-    pub message: &'a Arc<StoredMessage>,
-    /// The recipients that it is about; at least one, and all of them want this kind.
-    pub recipients: Vec<NoticeRecipient<'a>>,
-    /// When.
-    pub now: Timestamp,
-}
+use super::notice::{Notice, NoticeOutcome, NoticeReport, Notifier};
+use crate::bounce::dsn::{self, Action};
+use crate::config::Config;
+use crate::delivery::Peer;
+use crate::event::{Event, EventKind, SmtpReply};
+use crate::seam::random;
+use crate::store::{EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via};
+use crate::types::{Class, DeliveryId, Domain, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
 
-/// One recipient in a notification.
-#[derive(Debug)]
-pub struct NoticeRecipient<'a> {
-    /// Its place in the envelope.
+/// What became of one recipient, as the sender may be told.
+#[derive(Clone, Debug)]
+pub struct Told<'a> {
+    /// The recipient's place in the envelope.
     pub index: u32,
-    /// How its last attempt ended.
-    pub outcome: NoticeOutcome<'a>,
-    /// Who said so, where a peer did.
-    pub peer: Option<&'a Peer>,
-    /// When it was last tried.
+    /// What became of it.
+    pub action: Action,
+    /// The last reply: the peer's, or our own words.
+    pub reply: Option<&'a SmtpReply>,
+    /// Whether the peer said it.
+    pub remote: bool,
+    /// The host that was tried.
+    pub host: Option<&'a str>,
+    /// The last attempt.
     pub last_attempt: Option<Timestamp>,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// Until when it is tried: RFC 3464 §2.3.9, `Will-Retry-Until`. For delays.
-    pub retry_until: Timestamp,
 }
 
-/// How an attempt ended.
-#[derive(Debug)]
-pub enum NoticeOutcome<'a> {
-    /// The peer took it, with these words.
-    Relayed(&'a SmtpReply),
-    /// It failed.
-    Failed(&'a Failure),
-    /// It became too old; the words of its last attempt, where there was one.
-    Expired {
-        /// The last failure of this attempt, if it expired in one.
-        failure: Option<&'a Failure>,
-        /// Else the last reply as the queue kept it.
-        last_reply: Option<&'a str>,
-    },
-}
-
-/// Writes notifications (RFC 3464).
-pub trait Notifier {
-    /// The notification as a message to be queued; `None` when there is none to send (nobody to send it to, or it can't be written).
-    fn notice(&self, report: &NoticeReport<'_>) -> Option<NewMessage>;
-}
-
-/// Tells nobody: for tests and the planner.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-
-impl Notifier for Silent {
-    fn notice(&self, _: &NoticeReport<'_>) -> Option<NewMessage> {
-        None
+/// Whether a sender wants to be told that this became of a recipient.
+pub fn is_wanted(notify: Notify, action: Action) -> bool {
+    match action {
+        Action::Failed => notify.failure(),
+        Action::Delayed => notify.delay(),
+        Action::Delivered | Action::Relayed | Action::Expanded => notify.success(),
     }
 }
+
+/// What to tell of a recipient that a peer took: nothing where the peer reports itself, or nobody asked (RFC 3461 §5.2.2).
+pub fn on_delivery(notify: Notify, peer_has_dsn: bool) -> Option<Action> {
+    (notify.success() && !peer_has_dsn).then_some(Action::Relayed)
+}
+
+/// The report on these outcomes of a message, or `None` when nobody is to be told.
+///
+/// `random` gives the report's id; `config` the names, the tenant's pool and the time of expiry.
+pub fn compose(
+    message: &StoredMessage,
+    outcomes: &[Told<'_>],
+    now: Timestamp,
+    config: &Config,
+    random: u128,
+) -> Option<NewMessage> {
+    let original = &message.envelope;
+    // RFC 3464 §2, RFC 5321 §6.1: never a notification of a notification.
+    let to = original.reverse_path.mailbox()?;
+    let recipients: Vec<dsn::Recipient<'_>> = outcomes
+        .iter()
+        .filter_map(|told| {
+            let recipient = original.recipients.get(told.index as usize)?;
+            is_wanted(recipient.notify, told.action).then_some(dsn::Recipient {
+                orcpt: recipient.orcpt.as_deref(),
+                mailbox: &recipient.mailbox,
+                action: told.action,
+                reply: told.reply,
+                remote: told.remote,
+                host: told.host,
+                last_attempt: told.last_attempt,
+                retry_until: Some(original.expires),
+            })
+        })
+        .collect();
+    if recipients.is_empty() {
+        return None;
+    }
+    let id = MessageId::new(now, random);
+    let report = dsn::write(&dsn::Report {
+        hostname: &config.hostname,
+        to,
+        message_id: &format!("{id}@{}", config.hostname),
+        now,
+        envid: original.envid.as_deref(),
+        arrival: original.accepted,
+        ret: original.ret,
+        original: &message.body,
+        recipients: &recipients,
+    });
+    Some(enveloped(report, id, original, now, config))
+}
+
+fn enveloped(report: dsn::Dsn, id: MessageId, original: &Envelope, now: Timestamp, config: &Config) -> NewMessage {
+    let envelope = Envelope {
+        id,
+        tenant: original.tenant.clone(),
+        class: Class::Transactional,
+        campaign: None,
+        tags: Vec::new(),
+        metadata: None,
+        reverse_path: ReversePath::Null,
+        ret: None,
+        envid: None,
+        // RFC 3461 §6.1: nobody is to be told what becomes of a notification.
+        recipients: original
+            .reverse_path
+            .mailbox()
+            .map(|mailbox| EnvelopeRecipient { mailbox: mailbox.clone(), notify: Notify::Never, orcpt: None })
+            .into_iter()
+            .collect(),
+        accepted: now,
+        expires: now.after(config.retry.expire_after.0),
+        smtputf8: report.smtputf8,
+        eight_bit: report.eight_bit,
+        from_domain: Domain::parse(&config.hostname).ok(),
+        via: Via::Internal,
+        client: None,
+    };
+    let pool = pool_of(config, &envelope.tenant);
+    let size = report.octets.len() as u64;
+    let mut event = Event::new(EventKind::Accepted, now, envelope.tenant.clone());
+    event.message_id = Some(id);
+    event.sender = Some("".into());
+    event.recipients = Some(1);
+    event.size = Some(size);
+    event.class = Some(Class::Transactional);
+    event.pool = Some(pool.clone());
+    event.via = Some("internal".into());
+    event.reason = Some(format!("notification of message {}", original.id).into());
+    let deliveries = envelope.recipients.iter().map(|recipient| NewDelivery {
+        queue: QueueKey {
+            class: Class::Transactional,
+            tenant: envelope.tenant.clone(),
+            campaign: None,
+            pool: pool.clone(),
+            domain: recipient.mailbox.domain().clone(),
+        },
+        entry: QueueEntry {
+            key: EntryKey { due: now, delivery: DeliveryId { message: id, index: 0 } },
+            accepted: now,
+            expires: envelope.expires,
+            attempts: 0,
+            first_try: None,
+            last_try: None,
+            last_reply: None,
+            size: u32::try_from(size).unwrap_or(u32::MAX),
+            recipients: 1,
+            delay_noticed: false,
+        },
+    });
+    let deliveries = deliveries.collect();
+    NewMessage { message: Arc::new(StoredMessage { envelope, body: report.octets }), deliveries, event }
+}
+
+/// The pool that sends a tenant's mail; without one of its own the first that there is.
+fn pool_of(config: &Config, tenant: &Name) -> Name {
+    let own = config.tenant(tenant).and_then(|tenant| tenant.pool.clone());
+    let first = || config.pools.first().map(|pool| pool.name.clone());
+    own.or_else(first).unwrap_or_else(|| Name::parse("default").expect("a literal that is a name"))
+}
+
+/// Writes what the queue engine owes, with the names of the configuration in force.
+pub struct Reports {
+    /// The configuration.
+    pub config: Arc<ArcSwap<Config>>,
+}
+
+impl Notifier for Reports {
+    fn notice(&self, report: &NoticeReport<'_>) -> Option<NewMessage> {
+        let action = match report.kind {
+            Notice::Failure => Action::Failed,
+            Notice::Delay => Action::Delayed,
+            Notice::Relayed => Action::Relayed,
+        };
+        let hosts: Vec<Option<String>> = report.recipients.iter().map(|r| r.peer.map(host_of)).collect();
+        let expiries: Vec<Option<SmtpReply>> = report.recipients.iter().map(|r| expiry(&r.outcome)).collect();
+        let told: Vec<Told<'_>> = report
+            .recipients
+            .iter()
+            .zip(hosts.iter().zip(&expiries))
+            .map(|(recipient, (host, expiry))| {
+                let (reply, remote) = match &recipient.outcome {
+                    NoticeOutcome::Relayed(reply) => (Some(*reply), true),
+                    NoticeOutcome::Failed(failure) => (Some(&failure.reply), failure.remote),
+                    NoticeOutcome::Expired { .. } => (expiry.as_ref(), false),
+                };
+                let (index, last_attempt) = (recipient.index, recipient.last_attempt);
+                Told { index, action, reply, remote, host: host.as_deref(), last_attempt }
+            })
+            .collect();
+        compose(report.message, &told, report.now, &self.config.load(), random::u128())
+    }
+}
+
+fn host_of(peer: &Peer) -> String {
+    peer.host.to_string()
+}
+
+/// A reply as it would stand in a session.
+fn one_line(reply: &SmtpReply) -> String {
+    match (reply.code, &reply.enhanced) {
+        (0, _) => reply.text.to_string(),
+        (code, Some(enhanced)) => format!("{code} {enhanced} {}", reply.text),
+        (code, None) => format!("{code} {}", reply.text),
+    }
+}
+
+/// RFC 3463 §3.5: X.4.7, delivery time expired; with the last words that were heard.
+fn expiry(outcome: &NoticeOutcome<'_>) -> Option<SmtpReply> {
+    let NoticeOutcome::Expired { failure, last_reply } = outcome else { return None };
+    let last = match failure {
+        Some(failure) => Some(one_line(&failure.reply)),
+        None => last_reply.map(str::to_owned),
+    };
+    let text = match last {
+        Some(last) => format!("delivery time expired; the last attempt ended with: {last}"),
+        None => "delivery time expired before an attempt could be made".into(),
+    };
+    Some(SmtpReply { code: 0, enhanced: Some("5.4.7".into()), text: text.into() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use super::cache::ContentCache;
-use super::notify::{Notice, NoticeReport, Notifier};
+use super::notice::{Notice, NoticeReport, Notifier};
 use super::scheduler::{Action, AdminRecords, Scheduler, Start};
 use super::testing;
 use crate::config::Config;

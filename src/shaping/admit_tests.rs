@@ -1,3 +1,5 @@
+//! What `admit` answers, and that `explain` says the same.
+
 use super::super::{Count, RateLimit};
 use super::*;
 

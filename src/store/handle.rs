@@ -2,12 +2,14 @@
 //!
 //! Both are channels of requests, so that a test can stand in for the store by serving the receiving end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{Change, EntryKey, NewMessage, QueueEntry, Settle, StoredMessage};
-use crate::types::{MessageId, QueueId};
+use super::{Change, EntryKey, NewMessage, QueueEntry, QueueRow, Settle, StoredMessage, keys};
+use crate::event::Event;
+use crate::types::{EventSeq, Mailbox, MessageId, Name, QueueId};
 
 /// The most submissions that may wait for the ledger; then submitters wait for room.
 pub const SUBMITS_MAX: usize = 1_024;
@@ -61,6 +63,7 @@ pub struct Ledger {
     submits: mpsc::Sender<LedgerRequest>,
     settles: mpsc::UnboundedSender<LedgerRequest>,
     bytes: Arc<Semaphore>,
+    failed: Arc<OnceLock<Arc<str>>>,
 }
 
 /// The ledger thread's end of the channels.
@@ -70,6 +73,8 @@ pub struct LedgerRequests {
     pub submits: mpsc::Receiver<LedgerRequest>,
     /// Outcomes; bounded by `delivery.max_unsettled`, which the scheduler counts.
     pub settles: mpsc::UnboundedReceiver<LedgerRequest>,
+    /// Why the store failed, once it has: set before the channels are closed, so that nobody is told a shutdown.
+    pub failed: Arc<OnceLock<Arc<str>>>,
 }
 
 impl Ledger {
@@ -77,24 +82,45 @@ impl Ledger {
     pub fn channel() -> (Ledger, LedgerRequests) {
         let (submits, submits_rx) = mpsc::channel(SUBMITS_MAX);
         let (settles, settles_rx) = mpsc::unbounded_channel();
-        let ledger = Ledger { submits, settles, bytes: Arc::new(Semaphore::new(SUBMIT_BYTES_MAX)) };
-        (ledger, LedgerRequests { submits: submits_rx, settles: settles_rx })
+        let failed = Arc::new(OnceLock::new());
+        let bytes = Arc::new(Semaphore::new(SUBMIT_BYTES_MAX));
+        let ledger = Ledger { submits, settles, bytes, failed: failed.clone() };
+        (ledger, LedgerRequests { submits: submits_rx, settles: settles_rx, failed })
     }
 
     /// Makes changes durable, all together or not at all. Waits for room, then for the commit. `Ok` means: on disk.
     pub async fn submit(&self, changes: Vec<Change>) -> Result<(), SubmitError> {
         let bytes = changes.iter().map(change_bytes).sum::<usize>().clamp(1, SUBMIT_BYTES_MAX);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = self.bytes.clone().acquire_many_owned(permits).await.map_err(|_| SubmitError::ShuttingDown)?;
+        let room = self.bytes.clone().acquire_many_owned(permits).await.map_err(|_| self.ended())?;
         let (reply, answer) = oneshot::channel();
         let request = LedgerRequest::Submit { changes, reply, room: Some(room) };
-        self.submits.send(request).await.map_err(|_| SubmitError::ShuttingDown)?;
-        answer.await.map_err(|_| SubmitError::ShuttingDown)?
+        self.submits.send(request).await.map_err(|_| self.ended())?;
+        answer.await.map_err(|_| self.ended())?
+    }
+
+    /// Remembers how far a reader of events has come: a webhook, an export. One small record; once a page, not once an event.
+    pub async fn save_cursor(&self, reader: &Name, at: EventSeq) -> Result<(), SubmitError> {
+        self.submit(vec![Change::PutState { key: cursor_key(reader), value: at.0.to_be_bytes().to_vec() }]).await
+    }
+
+    /// Forgets a reader of events.
+    pub async fn remove_cursor(&self, reader: &Name) -> Result<(), SubmitError> {
+        self.submit(vec![Change::RemoveState { key: cursor_key(reader) }]).await
     }
 
     /// Hands over outcomes. Never blocks: the scheduler bounds them by `delivery.max_unsettled`.
+    ///
+    /// `Ok` does not mean that it is on disk: [`super::News::Settled`] does.
     pub fn settle(&self, settle: Settle) -> Result<(), SubmitError> {
-        self.settles.send(LedgerRequest::Settle(settle)).map_err(|_| SubmitError::ShuttingDown)
+        if self.failed.get().is_some() {
+            return Err(self.ended());
+        }
+        self.settles.send(LedgerRequest::Settle(settle)).map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> SubmitError {
+        self.failed.get().map_or(SubmitError::ShuttingDown, |reason| SubmitError::Failed(reason.clone()))
     }
 
     /// Commits what has come so far and ends the ledger thread.
@@ -107,7 +133,11 @@ impl Ledger {
     }
 }
 
-fn change_bytes(change: &Change) -> usize {
+fn cursor_key(reader: &Name) -> Vec<u8> {
+    [keys::STATE_CURSOR, reader.as_str().as_bytes()].concat()
+}
+
+pub(super) fn change_bytes(change: &Change) -> usize {
     match change {
         Change::Accept(new) => new_message_bytes(new),
         Change::Event(_) => 512,
@@ -134,6 +164,34 @@ pub struct Refill {
 #[error("reading the store failed: {0}")]
 pub struct ReadError(pub Arc<str>);
 
+/// A page of the event log.
+#[derive(Clone, Debug, Default)]
+pub struct EventsPage {
+    /// The events, in order.
+    pub events: Vec<Event>,
+    /// The cursor for the next page: the last event that was looked at, given out or not.
+    pub next: EventSeq,
+    /// Whether there was more at the time of the snapshot; else wait on [`Reader::committed`].
+    pub more: bool,
+    /// Events between the cursor and this page that are gone: retention dropped them before this reader came.
+    pub gap: Option<EventGap>,
+}
+
+/// Events that are gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventGap {
+    /// The first that is gone.
+    pub from: EventSeq,
+    /// The last that is gone.
+    pub to: EventSeq,
+}
+
+/// A record of `state`: its key and its value.
+pub type StateRecord = (Bytes, Bytes);
+
+/// Where an answer of the reader threads goes.
+pub type ReadReply<T> = oneshot::Sender<Result<T, ReadError>>;
+
 /// A request to the reader threads, each answered from one snapshot.
 #[derive(Debug)]
 pub enum ReadRequest {
@@ -146,14 +204,66 @@ pub enum ReadRequest {
         /// How many at the most.
         limit: usize,
         /// Where to.
-        reply: oneshot::Sender<Result<Refill, ReadError>>,
+        reply: ReadReply<Refill>,
     },
     /// One message.
     Message {
         /// Which.
         id: MessageId,
         /// Where to; `None` when it is not there.
-        reply: oneshot::Sender<Result<Option<Arc<StoredMessage>>, ReadError>>,
+        reply: ReadReply<Option<Arc<StoredMessage>>>,
+    },
+    /// A page of the event log.
+    Events {
+        /// After this.
+        after: EventSeq,
+        /// How many at the most.
+        limit: usize,
+        /// Only this tenant's.
+        tenant: Option<Name>,
+        /// Where to.
+        reply: ReadReply<EventsPage>,
+    },
+    /// The events that concern an address, the newest first.
+    TraceAddress {
+        /// Only this tenant's.
+        tenant: Option<Name>,
+        /// The address; compared in its canonical form.
+        address: Mailbox,
+        /// How many at the most.
+        limit: usize,
+        /// Where to.
+        reply: ReadReply<Vec<Event>>,
+    },
+    /// The events of a message and of its recipients, the oldest first.
+    TraceMessage {
+        /// Which.
+        id: MessageId,
+        /// How many at the most.
+        limit: usize,
+        /// Where to.
+        reply: ReadReply<Vec<Event>>,
+    },
+    /// Records of state whose keys begin with a prefix, in order of key.
+    State {
+        /// The prefix; with a whole key and a limit of 1 it finds that one.
+        prefix: Vec<u8>,
+        /// How many at the most.
+        limit: usize,
+        /// Where to.
+        reply: ReadReply<Vec<StateRecord>>,
+    },
+    /// The record of state with exactly this key.
+    StateGet {
+        /// The key.
+        key: Vec<u8>,
+        /// Where to.
+        reply: ReadReply<Option<Bytes>>,
+    },
+    /// The rows of all queues that hold something.
+    Queues {
+        /// Where to.
+        reply: ReadReply<Vec<QueueRow>>,
     },
 }
 
@@ -161,16 +271,35 @@ pub enum ReadRequest {
 #[derive(Clone, Debug)]
 pub struct Reader {
     requests: mpsc::Sender<ReadRequest>,
+    committed: watch::Receiver<EventSeq>,
 }
 
 impl Reader {
-    /// A handle and the other end of it.
+    /// A handle and the other end of it. No event is ever told by it: for tests that stand in for the store.
     pub fn channel(capacity: usize) -> (Reader, mpsc::Receiver<ReadRequest>) {
-        let (requests, receiver) = mpsc::channel(capacity);
-        (Reader { requests }, receiver)
+        Self::with_committed(capacity, watch::channel(EventSeq(0)).1)
     }
 
-    /// Entries of a queue, strictly after a key, at most `limit`.
+    /// A handle and the other end of it; `committed` tells the last event on disk.
+    pub fn with_committed(
+        capacity: usize,
+        committed: watch::Receiver<EventSeq>,
+    ) -> (Reader, mpsc::Receiver<ReadRequest>) {
+        let (requests, receiver) = mpsc::channel(capacity);
+        (Reader { requests, committed }, receiver)
+    }
+
+    /// The last event on disk, and a way to wait for the next: `changed().await`, then page by cursor.
+    pub fn committed(&self) -> watch::Receiver<EventSeq> {
+        self.committed.clone()
+    }
+
+    /// The last event on disk: where a reader begins that wants only what is to come.
+    pub fn events_tail(&self) -> EventSeq {
+        *self.committed.borrow()
+    }
+
+    /// Entries of a queue, strictly after a key (or from its watermark), at most `limit`.
     pub async fn refill(&self, queue: QueueId, after: Option<EntryKey>, limit: usize) -> Result<Refill, ReadError> {
         self.ask(|reply| ReadRequest::Refill { queue, after, limit, reply }).await
     }
@@ -180,10 +309,53 @@ impl Reader {
         self.ask(|reply| ReadRequest::Message { id, reply }).await
     }
 
-    async fn ask<T>(
+    /// Events after a cursor, at most `limit`, only those of a tenant if one is given. `EventSeq(0)` begins with the oldest there is.
+    pub async fn events(&self, after: EventSeq, limit: usize, tenant: Option<Name>) -> Result<EventsPage, ReadError> {
+        self.ask(|reply| ReadRequest::Events { after, limit, tenant, reply }).await
+    }
+
+    /// What became of an address: its events, the newest first, at most `limit`.
+    pub async fn trace_address(
         &self,
-        make: impl FnOnce(oneshot::Sender<Result<T, ReadError>>) -> ReadRequest,
-    ) -> Result<T, ReadError> {
+        tenant: Option<Name>,
+        address: Mailbox,
+        limit: usize,
+    ) -> Result<Vec<Event>, ReadError> {
+        self.ask(|reply| ReadRequest::TraceAddress { tenant, address, limit, reply }).await
+    }
+
+    /// What became of a message: its acceptance and all events of its recipients, the oldest first, at most `limit`.
+    /// Empty when it is not known, or its events are older than the retention. The message itself need not exist any more.
+    pub async fn trace_message(&self, id: MessageId, limit: usize) -> Result<Vec<Event>, ReadError> {
+        self.ask(|reply| ReadRequest::TraceMessage { id, limit, reply }).await
+    }
+
+    /// Records of state whose keys begin with `prefix`, in order of key, at most `limit`.
+    pub async fn state(&self, prefix: impl Into<Vec<u8>>, limit: usize) -> Result<Vec<StateRecord>, ReadError> {
+        let prefix = prefix.into();
+        self.ask(|reply| ReadRequest::State { prefix, limit, reply }).await
+    }
+
+    /// The record of state with this key.
+    pub async fn state_get(&self, key: impl Into<Vec<u8>>) -> Result<Option<Bytes>, ReadError> {
+        let key = key.into();
+        self.ask(|reply| ReadRequest::StateGet { key, reply }).await
+    }
+
+    /// How far a reader of events had come: what [`Ledger::save_cursor`] saved last. Unknown readers begin with the oldest event.
+    pub async fn cursor(&self, reader: &Name) -> Result<EventSeq, ReadError> {
+        let value = self.state_get(cursor_key(reader)).await?;
+        let Some(value) = value else { return Ok(EventSeq(0)) };
+        let octets = <[u8; 8]>::try_from(&value[..]).map_err(|_| ReadError("the cursor is not readable".into()))?;
+        Ok(EventSeq(u64::from_be_bytes(octets)))
+    }
+
+    /// The rows of all queues that hold something, as they are on disk.
+    pub async fn queues(&self) -> Result<Vec<QueueRow>, ReadError> {
+        self.ask(|reply| ReadRequest::Queues { reply }).await
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(ReadReply<T>) -> ReadRequest) -> Result<T, ReadError> {
         let ended = || ReadError("the reader threads have ended".into());
         let (reply, answer) = oneshot::channel();
         self.requests.send(make(reply)).await.map_err(|_| ended())?;

@@ -6,14 +6,37 @@
 //!
 //! Success means: on disk, fsynced (with `durability = "fsync"`). Only this module names fjall.
 
+mod backup;
+mod codec;
+mod guard;
 mod handle;
+mod house;
+mod keys;
+mod ledger;
 mod model;
+mod open;
+mod outbox;
+#[cfg(test)]
+mod random_tests;
+mod reading;
+mod records;
+mod spaces;
+mod status;
+mod table;
+#[cfg(test)]
+mod testing;
+mod work;
 
+pub use backup::{BackupError, BackupProgress, BackupReport, Store};
+pub use codec::DecodeError;
+pub use guard::{Space, SpaceProbe};
 pub use handle::{
-    Ledger, LedgerRequest, LedgerRequests, ReadError, ReadRequest, Reader, Refill, SUBMIT_BYTES_MAX, SUBMITS_MAX,
-    SubmitError,
+    EventGap, EventsPage, Ledger, LedgerRequest, LedgerRequests, ReadError, ReadReply, ReadRequest, Reader, Refill,
+    SUBMIT_BYTES_MAX, SUBMITS_MAX, StateRecord, SubmitError,
 };
 pub use model::{
     Change, EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Settle,
     Settled, StoredMessage, Via,
 };
+pub use open::{Cut, FORMAT, OpenError, OpenReport, Opened, StoreOptions, StoreThreads, open};
+pub use status::StoreStatus;

@@ -25,7 +25,7 @@ impl MessageId {
     }
 
     /// The id with these sixteen bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 

@@ -7,6 +7,7 @@ mod dsn;
 mod ids;
 mod mailbox;
 mod name;
+mod nearest;
 mod queue_key;
 mod time;
 
@@ -14,5 +15,6 @@ pub use dsn::{Notify, Ret};
 pub use ids::{DeliveryId, EventSeq, MessageId, QueueId};
 pub use mailbox::{AddressError, Domain, Mailbox, ReversePath};
 pub use name::{Name, NameError};
+pub use nearest::nearest;
 pub use queue_key::{Class, QueueKey};
 pub use time::{Millis, Timestamp};

@@ -44,7 +44,7 @@ use self::timers::{TimerKey, Timers};
 use self::windows::{Purpose, Queue};
 use super::admin::Suspension;
 use super::cache::ContentCache;
-use super::notify::Notifier;
+use super::notice::Notifier;
 use crate::config::Config;
 use crate::delivery::OpenRequest;
 use crate::metrics::queue::QueueMetrics;
@@ -444,7 +444,6 @@ impl Scheduler {
         m.bytes.set(self.totals.bytes.cast_signed());
         m.in_flight.set(i64::from(self.totals.in_flight));
         m.unsettled.set(i64::from(self.totals.unsettled));
-        m.connections.set(i64::from(self.totals.connections));
         m.window_entries.set(self.totals.window.cast_signed() as i64);
         m.sites.set(self.site_ids.len().cast_signed() as i64);
     }

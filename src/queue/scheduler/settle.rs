@@ -11,7 +11,7 @@ use crate::delivery::{ConnectionId, Failure, JobReport, Outcome, Peer};
 use crate::effects::{Effect, Ending, Notice, Tried, effect};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::queue::PathMetrics;
-use crate::queue::notify::{NoticeOutcome, NoticeRecipient, NoticeReport};
+use crate::queue::notice::{NoticeOutcome, NoticeRecipient, NoticeReport};
 use crate::store::{Envelope, NewDelivery, Next, QueueEntry, Settle, StoredMessage};
 use crate::types::{QueueId, QueueKey, Timestamp};
 
@@ -57,9 +57,6 @@ impl Scheduler {
     fn settle_job(&mut self, id: ConnectionId, peer: &Peer, report: &JobReport, job: InFlight) {
         let InFlight { message, site, source, recipients } = job;
         self.totals.in_flight = self.totals.in_flight.saturating_sub(recipients.len() as u32);
-        if report.ambiguous {
-            self.metrics.ambiguous.inc();
-        }
         let answered = report.outcomes.iter().any(|outcome| match outcome {
             Outcome::Delivered(_) => true,
             Outcome::Failed(failure) => failure.remote,

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::{HumanDuration, LimitRule, Pool, PoolSource, Rate, Source};
 use crate::event::{EventKind, Severity};
 use crate::queue::admin::{Command, Explanation, Matcher, Reply};
-use crate::queue::notify::Notice;
+use crate::queue::notice::Notice;
 use crate::queue::sim::{START, Temper, World};
 use crate::queue::testing;
 use crate::types::Class::{Marketing, Transactional};

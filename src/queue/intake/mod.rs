@@ -1,16 +1,45 @@
 //! Intake: the one door by which a message becomes ours, whether it comes by SMTP or HTTP.
 //!
-//! 1. policy: tenant and sender domain, quotas, suppressions, space,
-//! 2. the header: Date and Message-ID where missing, Received, Bcc and our own steering fields out,
-//! 3. the queue key of each recipient,
-//! 4. one commit. [`Accepted`] means: on disk, fsynced.
+//! 1. [`IntakeGate`]: whether anything is taken at all,
+//! 2. the header is read once ([`crate::mime::submission`]),
+//! 3. policy ([`Policy`]): tenant, sender domains of reverse-path and From, pool; then quotas ([`UsageTable`]),
+//! 4. the header is edited: Received in front, Date and Message-ID where missing, Bcc and our own steering fields out,
+//! 5. the queue key of each recipient,
+//! 6. one commit. [`Accepted`] means: on disk, fsynced.
+//!
+//! What is decided where the RFCs leave a choice:
+//! - The null reverse-path is taken from a login, as others do (applications send notices with it), and from a relay
+//!   network, where the tenant is then that of the From domain. From must be within the tenant's domains in any case.
+//! - A reverse-path may also be within the tenant's bounce domain.
+//! - A domain covers its subdomains. In a relay network the most exact domain tells the tenant, `"*"` comes last.
+//! - 8-bit octets in a header without SMTPUTF8 are taken as they are and make the message 8-bit, as others do; with
+//!   SMTPUTF8 they make it one that needs SMTPUTF8.
+//! - A message without From is refused: whose it would be is a guess.
+//! - A refusal for good of a known tenant's message is a `rejected` event, at most [`REJECTED_EVENTS_PER_MINUTE`] a
+//!   tenant, so that nobody fills the disk with mail that is refused. Strangers make none.
+
+mod accept;
+mod gate;
+mod policy;
+mod usage;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use accept::{Intake, REJECTED_EVENTS_PER_MINUTE};
+pub use gate::{GateState, IntakeGate};
+pub use policy::{Policies, Policy};
+pub use usage::{QUOTA_PREFIX, TenantUsage, UsageTable};
 
 use std::net::IpAddr;
 
 use bytes::Bytes;
 
+pub use crate::mime::submission::Steering;
 use crate::store::{EnvelopeRecipient, Via};
-use crate::types::{Class, MessageId, Name, Ret, ReversePath};
+use crate::types::{MessageId, Name, Ret, ReversePath};
 
 /// A message that somebody hands in.
 #[derive(Clone, Debug)]
@@ -52,21 +81,6 @@ pub struct Client {
     pub tls: Option<String>,
 }
 
-/// What steers a message.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Steering {
-    /// `X-Posthaste-Campaign`.
-    pub campaign: Option<Name>,
-    /// `X-Posthaste-Tag`, several, separated by commas or in several fields; at most 10.
-    pub tags: Vec<Name>,
-    /// `X-Posthaste-Pool`.
-    pub pool: Option<Name>,
-    /// `X-Posthaste-Class`.
-    pub class: Option<Class>,
-    /// `X-Posthaste-Metadata`, a JSON object of at most 4 KiB.
-    pub metadata: Option<Box<str>>,
-}
-
 /// The message is ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Accepted {
@@ -86,4 +100,16 @@ pub struct Refusal {
     pub text: String,
     /// The HTTP status for the same thing.
     pub http_status: u16,
+}
+
+impl Refusal {
+    /// A refusal and its HTTP status.
+    pub fn new(code: u16, enhanced: &'static str, http_status: u16, text: impl Into<String>) -> Self {
+        Self { code, enhanced, text: text.into(), http_status }
+    }
+
+    /// Whether trying again could help.
+    pub fn is_temporary(&self) -> bool {
+        self.code < 500
+    }
 }

@@ -1,0 +1,352 @@
+//! The daemon: builds the parts, owns their threads, and ends them in order.
+//!
+//! 1. configuration, keys, store: whatever is wrong is told before anything listens,
+//! 2. three threads with a runtime each: `intake` (SMTP sessions), `egress` (scheduler and delivery), `control` (HTTP, control
+//!    socket, housekeeping); the store and the signing pool have threads of their own,
+//! 3. ready once every listener is open; mail that waited is on its way by then,
+//! 4. the end: intake first (transactions in hand finish, at most 30 s), then egress (attempts in hand finish and are
+//!    settled, QUIT), then control, then the ledger writes what it has and ends.
+//!
+//! A failed store ends all at once and with an error: nothing can be settled any more.
+
+mod control;
+mod egress;
+mod ports;
+mod signals;
+mod threads;
+
+pub use control::{Hands, Phase};
+pub use signals::serve;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::api::{self, Api};
+use crate::config::{self, Config, Listener};
+use crate::logging::LogHandle;
+use crate::metrics::{self, Metrics, Registry};
+use crate::queue::admin::{AdminHandle, Command};
+use crate::queue::intake::{GateState, Intake, QUOTA_PREFIX};
+use crate::queue::keys;
+use crate::seam::clock::Clock;
+use crate::smtp_server;
+use crate::store::{self, Ledger, Opened, StoreOptions, StoreStatus, StoreThreads};
+
+/// Commands of operators that may wait for the scheduler; then they wait for room.
+const COMMANDS_MAX: usize = 64;
+/// How often the clock is drawn towards the system's.
+const SLEW_EVERY: Duration = Duration::from_secs(60);
+/// A difference of the clocks above which the operator is told, in milliseconds.
+const CLOCK_OFF_MS: i64 = 10_000;
+/// Records of state of one kind that a start reads.
+const STATE_RECORDS_MAX: usize = 1_000_000;
+/// How often a drain looks whether it is done.
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A running daemon.
+pub struct Daemon {
+    hands: Arc<Hands>,
+    config: Arc<Config>,
+    ledger: Ledger,
+    store_threads: StoreThreads,
+    intake: JoinHandle<std::io::Result<()>>,
+    egress: JoinHandle<()>,
+    control: JoinHandle<()>,
+    stop_control: watch::Sender<bool>,
+    smtp: Vec<SocketAddr>,
+    http: Option<SocketAddr>,
+}
+
+impl Daemon {
+    /// Starts the daemon of this configuration; returns once every listener is open. `log` is told of reloads.
+    pub fn start(path: &Path, log: Option<LogHandle>) -> anyhow::Result<Daemon> {
+        let (config, warnings) = config::load(path)?;
+        for warning in &warnings {
+            warn!(problem = %warning, "configuration");
+        }
+        make_data_dir(&config.data_dir)?;
+        let ring = keys::load(&config)
+            .strict()
+            .map_err(|errors| anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+        let clock = Clock::system();
+        let registry = Registry::new();
+        let metrics = Arc::new(metrics::register_all(&registry));
+        let opened = open_store(&config, &clock, &metrics)?;
+        let shared = Arc::new(ArcSwap::from_pointee(config));
+        let config = shared.load_full();
+        let intake =
+            Arc::new(Intake::new(shared.clone(), opened.ledger.clone(), clock.clone(), metrics.intake.clone()));
+        restore_usage(&intake, &opened)?;
+
+        let smtp = smtp_server::Server::bind(&config, intake.clone(), metrics.smtp_server.clone())?;
+        let smtp_addresses = smtp.addresses()?;
+        let (phase, phases) = watch::channel(Phase::Running);
+        let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
+        let ring = Arc::new(ArcSwap::from_pointee(ring));
+        let (reloaded, reloads) = watch::channel(config.clone());
+        let hands = Arc::new(Hands {
+            path: path.to_owned(),
+            config: shared.clone(),
+            ring: ring.clone(),
+            intake: intake.clone(),
+            smtp: smtp.handle(),
+            queues: AdminHandle(commands),
+            reader: opened.reader.clone(),
+            store: opened.store.clone(),
+            store_status: opened.status.clone(),
+            log,
+            phase,
+            reloaded,
+            listeners: Mutex::new(Vec::new()),
+            reloading: tokio::sync::Mutex::new(()),
+            backing_up: AtomicBool::new(false),
+        });
+
+        let (stop_control, control_stops) = watch::channel(false);
+        let (control, http) = start_control(
+            hands.clone(),
+            registry,
+            metrics.clone(),
+            clock.clone(),
+            opened.ledger.clone(),
+            control_stops,
+        )?;
+        let egress = egress::start(egress::Parts {
+            config: shared,
+            reloads,
+            ring,
+            clock,
+            metrics,
+            ledger: opened.ledger.clone(),
+            reader: opened.reader,
+            news: opened.news,
+            queues: opened.queues,
+            usage: intake.usage().clone(),
+            commands: commands_rx,
+            phases: phases.clone(),
+            store_status: opened.status,
+        })?;
+        let intake = threads::spawn("intake", move || smtp.run(when(phases, |phase| phase > Phase::Running)))?;
+        *hands.listeners.lock() = describe(&config.smtp.listeners, &smtp_addresses, http);
+        for listener in hands.listeners.lock().iter() {
+            info!(%listener, "listening");
+        }
+        let (ledger, store_threads) = (opened.ledger, opened.threads);
+        let smtp = smtp_addresses;
+        Ok(Daemon { hands, config, ledger, store_threads, intake, egress, control, stop_control, smtp, http })
+    }
+
+    /// What can be asked of it.
+    pub fn hands(&self) -> &Arc<Hands> {
+        &self.hands
+    }
+
+    /// The configuration that it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where SMTP is served, in the order of the configuration.
+    pub fn smtp_addresses(&self) -> &[SocketAddr] {
+        &self.smtp
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Ends the daemon in order and waits for it; an error when the store had failed. Blocking.
+    pub fn stop(self) -> anyhow::Result<()> {
+        self.hands.advance(Phase::Stopping);
+        let panicked = |name: &'static str| move |_| anyhow::anyhow!("the {name} thread panicked");
+        // Errors are kept until every thread has had its turn.
+        let intake = self.intake.join().map_err(panicked("intake"));
+        let egress = self.egress.join().map_err(panicked("egress"));
+        self.stop_control.send_replace(true);
+        let control = self.control.join().map_err(panicked("control"));
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(self.ledger.shutdown());
+        self.store_threads.join_ledger();
+        intake?.context("the SMTP server")?;
+        egress?;
+        control?;
+        match self.hands.store_status.borrow().clone() {
+            StoreStatus::Failed(reason) => anyhow::bail!("the store failed: {reason}"),
+            StoreStatus::Good | StoreStatus::LowSpace { .. } => Ok(()),
+        }
+    }
+}
+
+fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(dir).with_context(|| format!("can't make the data folder {}", dir.display()))
+}
+
+fn open_store(config: &Config, clock: &Clock, metrics: &Metrics) -> anyhow::Result<Opened> {
+    let options = StoreOptions::from_config(
+        &config.data_dir,
+        config.durability,
+        &config.storage,
+        clock.clone(),
+        metrics.store.clone(),
+    );
+    let opened = store::open(options).context("data_dir")?;
+    let report = &opened.report;
+    for warning in &report.warnings {
+        warn!(%warning, "store");
+    }
+    if let Some(cut) = report.cut {
+        // The store has said so too, with what it compared; a start must not bury it.
+        tracing::error!(
+            commits = cut.commits,
+            events = cut.events,
+            "the journal was cut: commits that were made are gone"
+        );
+    }
+    info!(
+        queues = report.queues,
+        recipients = report.recipients,
+        took_ms = report.took.as_millis() as u64,
+        "store open"
+    );
+    Ok(opened)
+}
+
+/// What is queued and what was sent today counts against the quotas from the first message on.
+fn restore_usage(intake: &Intake, opened: &Opened) -> anyhow::Result<()> {
+    for row in &opened.queues {
+        intake.usage().add(&row.key.tenant, row.count, row.bytes);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let records = runtime.block_on(opened.reader.state(QUOTA_PREFIX, STATE_RECORDS_MAX))?;
+    let now = intake.clock().now();
+    for (key, value) in records {
+        if !intake.usage().restore(&key, &value, now) {
+            warn!(key = %String::from_utf8_lossy(&key), "a quota record can't be read, it counts as nothing");
+        }
+    }
+    Ok(())
+}
+
+/// A watch that turns true when the phase does what `test` asks.
+fn when(mut phases: watch::Receiver<Phase>, test: fn(Phase) -> bool) -> watch::Receiver<bool> {
+    let (turn, turned) = watch::channel(test(*phases.borrow()));
+    tokio::task::spawn_local(async move {
+        // An error means that the daemon is gone, and this task with it.
+        let _ = phases.wait_for(|phase| test(*phase)).await;
+        turn.send_replace(true);
+        turn.closed().await;
+    });
+    turned
+}
+
+fn describe(listeners: &[Listener], addresses: &[SocketAddr], http: Option<SocketAddr>) -> Vec<String> {
+    let smtp = listeners.iter().zip(addresses).map(|(listener, address)| {
+        let (role, tls) = (format!("{:?}", listener.role), format!("{:?}", listener.tls));
+        format!("smtp {} {address} (tls {})", role.to_lowercase(), tls.to_lowercase())
+    });
+    smtp.chain(http.map(|address| format!("http {address}"))).collect()
+}
+
+/// The control thread: API, clock, gate, drain.
+fn start_control(
+    hands: Arc<Hands>,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    ledger: Ledger,
+    stops: watch::Receiver<bool>,
+) -> anyhow::Result<(JoinHandle<()>, Option<SocketAddr>)> {
+    let api = Api::new(api::Parts {
+        config: hands.config.clone(),
+        clock: clock.clone(),
+        intake: Arc::new(ports::Door(hands.intake.clone())),
+        read: Arc::new(hands.reader.clone()),
+        ledger,
+        queues: hands.queues.clone(),
+        compose: Arc::new(ports::Writer { config: hands.config.clone(), clock: clock.clone() }),
+        control: hands.clone(),
+        registry,
+        metrics,
+    });
+    let (bound, told) = std::sync::mpsc::channel();
+    let thread = threads::spawn("control", move || async move {
+        let server = match api::Server::bind(api.clone()).await {
+            Ok(server) => server,
+            Err(error) => return drop(bound.send(Err(error))),
+        };
+        // The receiver waits for exactly this.
+        let _ = bound.send(Ok(server.tcp_address()));
+        let side_tasks = [
+            tokio::task::spawn_local(async move { api.housekeeping().await }),
+            tokio::task::spawn_local(keep_time(clock)),
+            tokio::task::spawn_local(keep_gate(hands.clone())),
+            tokio::task::spawn_local(drain(hands)),
+        ];
+        server.run(stops).await;
+        side_tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    })?;
+    let http = told.recv().context("the control thread ended at its start")??;
+    Ok((thread, http))
+}
+
+async fn keep_time(clock: Clock) {
+    loop {
+        tokio::time::sleep(SLEW_EVERY).await;
+        let left_ms = clock.slew(SLEW_EVERY);
+        if left_ms.abs() > CLOCK_OFF_MS {
+            warn!(left_ms, "the system's clock jumped; the daemon's own follows slowly, so that nothing expires early");
+        }
+    }
+}
+
+/// Opens and closes intake as the store's state changes; a failed store ends the daemon.
+async fn keep_gate(hands: Arc<Hands>) {
+    let mut status = hands.store_status.clone();
+    loop {
+        let gate = match &*status.borrow_and_update() {
+            StoreStatus::Good => GateState::Open,
+            StoreStatus::LowSpace { .. } => GateState::LowSpace,
+            StoreStatus::Failed(_) => GateState::Failed,
+        };
+        if *hands.phase.borrow() == Phase::Running || gate == GateState::Failed {
+            hands.intake.gate().set(gate);
+        }
+        if gate == GateState::Failed {
+            hands.advance(Phase::Stopping);
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends the daemon once a drain is done: nothing is in an attempt, and all that still waits, waits for a later time.
+async fn drain(hands: Arc<Hands>) {
+    let mut phases = hands.phase.subscribe();
+    if phases.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(DRAIN_LOOK_EVERY).await;
+        let Ok(summary) = hands.queues.ask(|reply| Command::Summary { top: 0, reply }).await else { return };
+        let busy = summary.in_flight + summary.unsettled + egress::ready(&summary);
+        if busy == 0 {
+            info!(left = summary.recipients, "drained: what is left waits for a later time");
+            return hands.advance(Phase::Stopping);
+        }
+    }
+}

@@ -1,0 +1,764 @@
+//! Connections against scripted peers on pipes: each test names what the peer does.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+
+use super::*;
+use crate::config::{HumanDuration, Source, TlsPolicy};
+use crate::delivery::{
+    ConnectionId, Job, JobRecipient, JobReport, LocalFuture, Outcome, Peer, PeerLimits, Plan, PlanHost, WireMessage,
+    Work,
+};
+use crate::metrics::Registry;
+use crate::seam::dns::Zones;
+use crate::seam::net::{BoxStream, Connected, Connecting};
+use crate::types::{Class, DeliveryId, Mailbox, MessageId, Name, Notify, ReversePath};
+
+const MESSAGE: &[u8] = b"Subject: x\r\n\r\n.hello\r\n";
+
+/// What a scripted peer does with a command: `None` is the usual reply.
+type Respond = Rc<dyn Fn(&str) -> Option<&'static str>>;
+
+/// Says nothing and closes.
+const DROP: &str = "DROP";
+
+/// A peer: what it offers, how it departs from the usual, and what it got.
+#[derive(Clone)]
+struct Script {
+    greeting: &'static str,
+    offer: &'static [&'static str],
+    respond: Respond,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Script {
+    fn new(offer: &'static [&'static str]) -> Self {
+        Self { greeting: "220 mx", offer, respond: Rc::new(|_| None), tls: None }
+    }
+
+    fn when(mut self, prefix: &'static str, reply: &'static str) -> Self {
+        let before = self.respond.clone();
+        self.respond = Rc::new(move |command| if command.starts_with(prefix) { Some(reply) } else { before(command) });
+        self
+    }
+}
+
+/// What peers saw: commands, messages, connections, and how often we wrote.
+#[derive(Default)]
+struct Seen {
+    commands: RefCell<Vec<String>>,
+    messages: RefCell<Vec<Vec<u8>>>,
+    connects: RefCell<Vec<SocketAddr>>,
+    writes: Cell<usize>,
+}
+
+/// Our end of a pipe: counts the writes that took something, each a system call on a socket.
+struct Counting(tokio::io::DuplexStream, Rc<Seen>);
+
+impl AsyncRead for Counting {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        self.1.writes.set(self.1.writes.get() + 1);
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+struct Pipes {
+    peers: HashMap<SocketAddr, Script>,
+    seen: Rc<Seen>,
+}
+
+impl Network for Pipes {
+    fn connect(&self, remote: SocketAddr, _: Option<IpAddr>, _: Duration) -> Connecting<'_> {
+        self.seen.connects.borrow_mut().push(remote);
+        let peer = self.peers.get(&remote).cloned();
+        let seen = self.seen.clone();
+        let counted = self.seen.clone();
+        Box::pin(async move {
+            let script = peer.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
+            let (ours, theirs) = tokio::io::duplex(1 << 20);
+            tokio::task::spawn_local(async move {
+                let _ = serve(Box::new(theirs), script, seen).await;
+            });
+            Ok(Connected { stream: Box::new(Counting(ours, counted)), local: None })
+        })
+    }
+}
+
+async fn serve(mut stream: BoxStream, script: Script, seen: Rc<Seen>) -> std::io::Result<()> {
+    if script.greeting == DROP {
+        return Ok(());
+    }
+    stream.write_all(format!("{}\r\n", script.greeting).as_bytes()).await?;
+    let mut stream = BufReader::new(stream);
+    let mut encrypted = false;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let command = line.trim_end().to_owned();
+        seen.commands.borrow_mut().push(command.clone());
+        let mut reply = (script.respond)(&command).map(|r| format!("{r}\r\n"));
+        if command.starts_with("BDAT ") {
+            let size = command.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+            let mut body = vec![0; size];
+            stream.read_exact(&mut body).await?;
+            seen.messages.borrow_mut().push(body);
+        }
+        if reply.as_deref() == Some("DROP\r\n") {
+            return Ok(());
+        }
+        if reply.is_none() {
+            reply = Some(match command.split([' ', ':']).next().unwrap_or("") {
+                "EHLO" => {
+                    let offer = script.offer.iter().filter(|o| !(encrypted && **o == "STARTTLS"));
+                    offer.fold("250-mx\r\n".to_owned(), |text, o| text + "250-" + o + "\r\n") + "250 HELP\r\n"
+                }
+                "DATA" => "354 go\r\n".into(),
+                "STARTTLS" => "220 go\r\n".into(),
+                "QUIT" => "221 bye\r\n".into(),
+                _ => "250 ok\r\n".into(),
+            });
+        }
+        let reply = reply.unwrap_or_default();
+        stream.write_all(reply.as_bytes()).await?;
+        if command == "STARTTLS" && reply.starts_with("220") {
+            let Some(config) = script.tls.clone() else { return Ok(()) };
+            let session = tokio_rustls::TlsAcceptor::from(config).accept(stream.into_inner()).await?;
+            stream = BufReader::new(Box::new(session));
+            encrypted = true;
+        }
+        if command == "DATA" && reply.starts_with("354") {
+            let mut body = Vec::new();
+            while !(body == b".\r\n" || body.ends_with(b"\r\n.\r\n")) {
+                if stream.read_until(b'\n', &mut body).await? == 0 {
+                    return Ok(());
+                }
+            }
+            seen.messages.borrow_mut().push(body);
+            match (script.respond)(".") {
+                Some(DROP) => return Ok(()),
+                other => stream.write_all(format!("{}\r\n", other.unwrap_or("250 2.0.0 queued")).as_bytes()).await?,
+            }
+        }
+        if reply.starts_with("421") || command == "QUIT" {
+            return Ok(());
+        }
+    }
+}
+
+/// The queue's side: hands out jobs, then idleness; keeps what it is told.
+#[derive(Default)]
+struct Queue {
+    jobs: RefCell<VecDeque<Job>>,
+    given: Cell<u64>,
+    reports: RefCell<Vec<JobReport>>,
+    opened: RefCell<Vec<Peer>>,
+    closed: RefCell<Vec<Option<Failure>>>,
+    wake: Rc<tokio::sync::Notify>,
+    made: Cell<u32>,
+    eight_bit: Cell<bool>,
+    stuck: Cell<bool>,
+}
+
+impl Dispatcher for Queue {
+    fn next(&self, _: ConnectionId, _: &Peer) -> Work {
+        match self.jobs.borrow_mut().pop_front() {
+            Some(job) => {
+                self.given.set(self.given.get() + 1);
+                Work::Job(Box::new(job))
+            }
+            None => Work::Idle,
+        }
+    }
+
+    fn wake_handle(&self, _: ConnectionId) -> Rc<tokio::sync::Notify> {
+        self.wake.clone()
+    }
+
+    fn report(&self, _: ConnectionId, _: &Peer, report: JobReport) {
+        assert_eq!(report.outcomes.len(), report.job.recipients.len());
+        self.reports.borrow_mut().push(report);
+    }
+
+    fn opened(&self, _: ConnectionId, peer: &Peer) {
+        self.opened.borrow_mut().push(peer.clone());
+    }
+
+    fn closed(&self, _: ConnectionId, failure: Option<Failure>) {
+        self.closed.borrow_mut().push(failure);
+    }
+}
+
+impl ContentMaker for Queue {
+    fn make<'a>(&'a self, _: &'a Job, _: PeerLimits) -> LocalFuture<'a, Result<WireMessage, Failure>> {
+        Box::pin(async move {
+            self.made.set(self.made.get() + 1);
+            if self.stuck.get() {
+                std::future::pending::<()>().await;
+            }
+            tokio::task::yield_now().await;
+            let parts = vec![Bytes::from_static(b"DKIM-Signature: v=1\r\n"), Bytes::from_static(MESSAGE)];
+            let size = parts.iter().map(|p| p.len() as u64).sum();
+            Ok(WireMessage { parts, size, eight_bit: self.eight_bit.get() })
+        })
+    }
+}
+
+fn job(id: u64, recipients: &[&str]) -> Job {
+    let message = MessageId::new(Timestamp::from_millis(1), u128::from(id));
+    let recipient = |(index, text): (usize, &&str)| JobRecipient {
+        delivery: DeliveryId { message, index: index as u32 },
+        mailbox: Mailbox::parse(text).expect("an address"),
+        notify: Notify::Default,
+        orcpt: None,
+    };
+    Job {
+        id,
+        message,
+        reverse_path: ReversePath::Mailbox(Mailbox::parse("a@s.example").expect("an address")),
+        ret: None,
+        envid: None,
+        smtputf8: false,
+        eight_bit: false,
+        size: MESSAGE.len() as u64,
+        class: Class::Transactional,
+        recipients: recipients.iter().enumerate().map(recipient).collect(),
+    }
+}
+
+fn jobs(count: u64) -> Vec<Job> {
+    (0..count).map(|i| job(i, &["b@r.example"])).collect()
+}
+
+/// One run: peers by address, a plan, jobs.
+struct Scene {
+    peers: HashMap<SocketAddr, Script>,
+    zones: Zones,
+    plan: Plan,
+    config: Config,
+    queue: Rc<Queue>,
+    seen: Rc<Seen>,
+    stop: watch::Sender<bool>,
+    trace: TraceHub,
+}
+
+const FIRST: &str = "192.0.2.1:25";
+const SECOND: &str = "192.0.2.2:25";
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().expect("address and port")
+}
+
+impl Scene {
+    /// Two hosts, `mx1` (better) and `mx2`, of which those with a script answer.
+    fn new(first: Option<Script>, second: Option<Script>) -> Self {
+        let host = |name: &str, preference: u16| PlanHost { name: name.into(), preference, port: 25, address: None };
+        let zones = Zones::new().address("mx1.r.example", at(FIRST).ip()).address("mx2.r.example", at(SECOND).ip());
+        let mut config = Config::default();
+        // The documentation's addresses are private to us.
+        config.delivery.allow_private_addresses = true;
+        config.delivery.idle_timeout = HumanDuration(Duration::from_millis(30));
+        let mut peers = HashMap::new();
+        peers.extend(first.map(|s| (at(FIRST), s)));
+        peers.extend(second.map(|s| (at(SECOND), s)));
+        Self {
+            peers,
+            zones,
+            plan: Plan {
+                site: "mx:test".into(),
+                name: "mx1.r.example".into(),
+                provider: "other".into(),
+                hosts: vec![host("mx2.r.example", 20), host("mx1.r.example", 10)],
+                tls: TlsPolicy::Opportunistic,
+                implicit_tls: false,
+                credentials: None,
+                route: None,
+                valid_until: Timestamp::NEVER,
+            },
+            config,
+            queue: Rc::default(),
+            seen: Rc::default(),
+            stop: watch::channel(false).0,
+            trace: TraceHub::new(),
+        }
+    }
+
+    fn jobs(self, jobs: Vec<Job>) -> Self {
+        self.queue.jobs.borrow_mut().extend(jobs);
+        self
+    }
+
+    /// The connection's future.
+    fn connection(&self) -> impl Future<Output = ()> + use<> {
+        self.connection_of(self.connector())
+    }
+
+    fn connector(&self) -> Rc<Connector> {
+        let registry = Registry::new();
+        let metrics = DeliveryMetrics::register(&registry);
+        Rc::new(Connector::new(ConnectorParts {
+            config: Arc::new(ArcSwap::from_pointee(self.config.clone())),
+            resolver: Resolver::fixed(self.zones.clone(), metrics.dns.clone()),
+            network: Box::new(Pipes { peers: self.peers.clone(), seen: self.seen.clone() }),
+            tls: TlsConfigs::new().expect("TLS"),
+            clock: Clock::system(),
+            metrics,
+            trace: self.trace.clone(),
+            shutdown: self.stop.subscribe(),
+            random: Seeded::new(7),
+        }))
+    }
+
+    fn connection_of(&self, connector: Rc<Connector>) -> impl Future<Output = ()> + use<> {
+        let name = Name::parse("default").expect("a name");
+        let source = Source { name: name.clone(), address: None, ehlo: None, connections: None, message_rate: None };
+        let request = OpenRequest {
+            conn: ConnectionId(1),
+            plan: Arc::new(self.plan.clone()),
+            source: Arc::new(source),
+            ehlo: "mta.example".into(),
+            pool: name,
+        };
+        run(request, self.queue.clone(), self.queue.clone(), connector)
+    }
+
+    /// Runs the connection to its end.
+    fn run(self) -> Self {
+        on_thread(self.connection());
+        self.checked()
+    }
+
+    /// Whatever happened, these hold.
+    fn checked(self) -> Self {
+        assert_eq!(self.queue.reports.borrow().len() as u64, self.queue.given.get(), "one report a job");
+        assert_eq!(self.queue.closed.borrow().len(), 1, "closed exactly once");
+        self
+    }
+
+    /// All outcomes, in short: code, `!` for permanent, `~` for not tried, `?` for ambiguous.
+    fn outcomes(&self) -> String {
+        let mut reports: Vec<_> = self.queue.reports.borrow().iter().cloned().collect();
+        reports.sort_by_key(|r| r.job.id);
+        let one = |r: &JobReport| {
+            let each = r.outcomes.iter().map(|o| match o {
+                Outcome::Delivered(reply) => reply.code.to_string(),
+                Outcome::Failed(f) => {
+                    let mark = if f.not_tried() { "~" } else { "" };
+                    let severity = if f.severity == Severity::Permanent { "!" } else { "" };
+                    format!("{}{severity}{mark}{}", f.reply.code, if r.ambiguous { "?" } else { "" })
+                }
+            });
+            each.collect::<Vec<_>>().join(",")
+        };
+        reports.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    fn check(&self, outcomes: &str) {
+        assert_eq!(self.outcomes(), outcomes);
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.queue.closed.borrow()[0].clone()
+    }
+
+    fn commands(&self, prefix: &str) -> usize {
+        self.seen.commands.borrow().iter().filter(|c| c.starts_with(prefix)).count()
+    }
+}
+
+fn on_thread(future: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(Duration::from_secs(20), future).await.expect("ends in time");
+    });
+}
+
+#[test]
+fn many_jobs_over_one_connection_by_each_way() {
+    for offer in [&[][..], &["PIPELINING"], &["PIPELINING", "CHUNKING"], &["CHUNKING"]] {
+        let scene = Scene::new(Some(Script::new(offer)), None).jobs(jobs(20)).run();
+        scene.check(&["250"; 20].join(" "));
+        assert_eq!(scene.failure(), None, "{offer:?}");
+        assert_eq!(scene.commands("QUIT"), 1, "{offer:?}");
+        assert_eq!(scene.seen.connects.borrow().len(), 1);
+        let messages = scene.seen.messages.borrow();
+        assert_eq!(messages.len(), 20);
+        let want: &[u8] = if offer.contains(&"CHUNKING") {
+            b"DKIM-Signature: v=1\r\nSubject: x\r\n\r\n.hello\r\n"
+        } else {
+            b"DKIM-Signature: v=1\r\nSubject: x\r\n\r\n..hello\r\n.\r\n"
+        };
+        assert!(messages.iter().all(|m| m == want), "{offer:?}: {messages:?}");
+    }
+}
+
+#[test]
+fn a_message_costs_one_write_or_less() {
+    for (offer, most) in [(&["PIPELINING"][..], 101), (&["PIPELINING", "CHUNKING"], 101)] {
+        let scene = Scene::new(Some(Script::new(offer)), None).jobs(jobs(100)).run();
+        // Besides the messages: EHLO, QUIT, and the first envelope alone.
+        let writes = scene.seen.writes.get();
+        assert!(writes <= most + 3, "{offer:?}: {writes} writes for 100 messages");
+    }
+}
+
+#[test]
+fn a_drop_or_421_at_each_phase_settles_every_job_once() {
+    for offer in [&[][..], &["PIPELINING"], &["PIPELINING", "CHUNKING"]] {
+        for phase in ["EHLO", "MAIL", "RCPT", "DATA", ".", "BDAT", "QUIT"] {
+            for reply in [DROP, "421 4.3.2 shutting down"] {
+                let script = Script::new(offer).when(phase, reply);
+                let script = if phase == "EHLO" { script.when("HELO", reply) } else { script };
+                let scene = Scene::new(Some(script), None).jobs(jobs(6)).run();
+                let harmless = phase == "QUIT"
+                    || (phase == "BDAT" && !offer.contains(&"CHUNKING"))
+                    || (matches!(phase, "DATA" | ".") && offer.contains(&"CHUNKING"));
+                if harmless {
+                    scene.check("250 250 250 250 250 250");
+                } else if phase == "EHLO" {
+                    assert_eq!(scene.queue.given.get(), 0, "no job for a host that is not ready");
+                    assert_eq!(scene.queue.made.get(), 0, "nothing rendered for it");
+                    assert!(scene.failure().is_some());
+                } else {
+                    let first = scene.outcomes();
+                    let want = if reply == DROP { "0" } else { "421" };
+                    assert!(first.starts_with(want), "{offer:?} {phase} {reply}: {first}");
+                    let ambiguous = scene.queue.reports.borrow().iter().any(|r| r.ambiguous);
+                    let silent_end = reply == DROP && (matches!(phase, "." | "BDAT") || offer.contains(&"CHUNKING"));
+                    assert_eq!(ambiguous, silent_end, "{offer:?} {phase} {reply}: {first}");
+                    assert!(scene.failure().is_some(), "{offer:?} {phase} {reply}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn jobs_behind_a_421_were_not_tried() {
+    let script = Script::new(&["PIPELINING"]).when("RCPT", "421 4.7.0 enough");
+    let scene = Scene::new(Some(script), None).jobs(jobs(5)).run();
+    // One was tried, two more were made ahead, two never left the queue.
+    scene.check("421 421~ 421~".replace("421~", "0~").as_str());
+    assert_eq!(scene.queue.jobs.borrow().len(), 2);
+}
+
+#[test]
+fn partial_refusals_are_per_recipient() {
+    for offer in [&[][..], &["PIPELINING"], &["PIPELINING", "CHUNKING"]] {
+        let script = Script::new(offer)
+            .when("RCPT TO:<bad", "550 5.1.1 unknown")
+            .when("RCPT TO:<full", "452 4.2.2 full")
+            .when("RCPT TO:<many", "552 too many");
+        let recipients = ["a@r.example", "bad@r.example", "full@r.example", "many@r.example", "z@r.example"];
+        let none = ["bad@r.example", "full@r.example"];
+        let all = vec![job(0, &recipients), job(1, &none), job(2, &["b@r.example"])];
+        let scene = Scene::new(Some(script), None).jobs(all).run();
+        scene.check("250,550!,452,552,250 550!,452 250");
+    }
+}
+
+#[test]
+fn the_next_host_takes_over() {
+    let good = || Some(Script::new(&["PIPELINING"]));
+    let greets = |greeting| Some(Script { greeting, ..Script::new(&[]) });
+    for first in [None, greets("421 busy"), greets("554 no"), greets(DROP), greets("nonsense")] {
+        let scene = Scene::new(first, good()).jobs(jobs(1)).run();
+        scene.check("250");
+        assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(SECOND)], "by preference");
+        assert_eq!(&*scene.queue.opened.borrow()[0].host, "mx2.r.example");
+    }
+    let scene = Scene::new(None, None).jobs(jobs(1)).run();
+    let failure = scene.failure().expect("no host answered");
+    assert_eq!((failure.severity, failure.stage), (Severity::Temporary, "connecting"));
+    assert_eq!(scene.queue.given.get(), 0);
+}
+
+#[test]
+fn a_host_that_does_not_know_its_own_chunking_gets_data() {
+    let script = Script::new(&["PIPELINING", "CHUNKING"]).when("BDAT", "502 what");
+    let scene = Scene::new(Some(script), None).jobs(jobs(1));
+    let connector = scene.connector();
+    on_thread(scene.connection_of(connector.clone()));
+    scene.queue.jobs.borrow_mut().push_back(job(1, &["b@r.example"]));
+    on_thread(scene.connection_of(connector));
+    scene.check("502 250");
+    assert_eq!((scene.commands("BDAT"), scene.commands("DATA")), (1, 1));
+}
+
+#[test]
+fn a_dead_host_is_waited_for_once() {
+    let scene = Scene::new(None, Some(Script::new(&[]))).jobs(jobs(1));
+    let connector = scene.connector();
+    on_thread(scene.connection_of(connector.clone()));
+    scene.queue.jobs.borrow_mut().push_back(job(1, &["b@r.example"]));
+    on_thread(scene.connection_of(connector));
+    scene.check("250 250");
+    assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(SECOND), at(SECOND)]);
+}
+
+#[test]
+fn a_host_without_an_address_is_for_good_only_when_all_are() {
+    let mut scene = Scene::new(None, None);
+    scene.zones = Zones::new();
+    let failure = scene.run().failure().expect("a failure");
+    assert_eq!((failure.severity, failure.stage), (Severity::Permanent, "resolving"));
+    let mut scene = Scene::new(None, None);
+    scene.zones = Zones::new().failing("mx1.r.example");
+    assert_eq!(scene.run().failure().expect("a failure").severity, Severity::Temporary);
+}
+
+#[test]
+fn private_and_own_addresses_are_refused() {
+    let check = |address: &str, own: Option<&str>, enhanced: &str| {
+        let mut scene = Scene::new(Some(Script::new(&[])), Some(Script::new(&[])));
+        scene.config.delivery.allow_private_addresses = false;
+        let name = Name::parse("ip1").expect("a name");
+        scene.config.sources = vec![Source {
+            name,
+            address: own.map(|a| a.parse().expect("an address")),
+            ehlo: None,
+            connections: None,
+            message_rate: None,
+        }];
+        let address = address.parse().expect("an address");
+        scene.zones = Zones::new().address("mx1.r.example", address).address("mx2.r.example", address);
+        let scene = scene.jobs(jobs(1)).run();
+        let failure = scene.failure().expect("refused");
+        assert_eq!(failure.reply.enhanced.as_deref(), Some(enhanced), "{address}");
+        assert_eq!(failure.severity, Severity::Permanent);
+        assert!(scene.seen.connects.borrow().is_empty(), "{address} was contacted");
+    };
+    check("127.0.0.1", None, "5.4.4");
+    check("10.0.0.1", None, "5.4.4");
+    check("::ffff:169.254.169.254", None, "5.4.4");
+    check("8.8.8.8", Some("8.8.8.8"), "5.4.6");
+}
+
+#[test]
+fn a_route_may_lead_into_a_private_network() {
+    let mut scene = Scene::new(Some(Script::new(&[])), None);
+    scene.config.delivery.allow_private_addresses = false;
+    scene.plan.route = Some("*".into());
+    scene.jobs(jobs(1)).run().check("250");
+}
+
+#[test]
+fn a_thousand_hosts_with_a_hundred_addresses_are_bounded() {
+    let mut scene = Scene::new(None, None);
+    scene.plan.hosts.clear();
+    for i in 0..1_000u32 {
+        let name: Arc<str> = format!("mx{i}.r.example").into();
+        for k in 0..100u32 {
+            scene.zones = scene.zones.address(&name, IpAddr::from((0x0b00_0000 + i * 100 + k).to_be_bytes()));
+        }
+        scene.plan.hosts.push(PlanHost { name, preference: 10, port: 25, address: None });
+    }
+    let scene = scene.run();
+    assert_eq!(scene.seen.connects.borrow().len(), TRIES_MAX);
+}
+
+#[test]
+fn what_the_peer_lacks_fails_without_being_sent() {
+    // SIZE, before and after signing.
+    let script = || Some(Script::new(&["SIZE 30", "PIPELINING"]));
+    let mut large = job(0, &["b@r.example"]);
+    large.size = 31;
+    let scene = Scene::new(script(), None).jobs(vec![large, job(1, &["b@r.example"])]).run();
+    scene.check("552! 552!");
+    assert_eq!((scene.queue.made.get(), scene.commands("MAIL")), (1, 0));
+    // 8BITMIME.
+    let scene = Scene::new(Some(Script::new(&[])), None).jobs(jobs(1));
+    scene.queue.eight_bit.set(true);
+    let scene = scene.run();
+    let report = scene.queue.reports.borrow()[0].clone();
+    let Outcome::Failed(failure) = &report.outcomes[0] else { panic!("sent") };
+    assert_eq!(failure.reply.enhanced.as_deref(), Some("5.6.3"));
+    // SMTPUTF8: the recipient who needs it fails, the others get the mail; a message that needs it fails as a whole.
+    let mut utf8 = job(1, &["b@r.example"]);
+    utf8.smtputf8 = true;
+    let mixed = job(0, &["jörg@r.example", "b@r.example"]);
+    let scene = Scene::new(Some(Script::new(&["PIPELINING"])), None).jobs(vec![mixed.clone(), utf8.clone()]).run();
+    scene.check("553!,250 553!");
+    let scene = Scene::new(Some(Script::new(&["SMTPUTF8"])), None).jobs(vec![mixed, utf8]).run();
+    scene.check("250,250 250");
+    assert_eq!(scene.commands("MAIL FROM:<a@s.example> SMTPUTF8"), 2);
+}
+
+#[test]
+fn limits_of_rfc_9422_are_obeyed() {
+    let recipients = ["a@r.example", "b@r.example", "c@t.example", "d@t.example", "e@t.example"];
+    let script = |offer| Some(Script::new(offer).when("RCPT TO:<c", "550 no"));
+    let scene = Scene::new(script(&["PIPELINING", "LIMITS RCPTMAX=2"]), None).jobs(vec![job(0, &recipients)]).run();
+    scene.check("250,250,550!,250,250");
+    assert_eq!(scene.commands("MAIL"), 3);
+    let scene = Scene::new(script(&["LIMITS RCPTDOMAINMAX=1"]), None).jobs(vec![job(0, &recipients)]).run();
+    scene.check("250,250,550!,250,250");
+    assert_eq!(scene.commands("MAIL"), 2);
+    let scene = Scene::new(script(&["PIPELINING", "LIMITS MAILMAX=3"]), None).jobs(jobs(5)).run();
+    scene.check("250 250 250");
+    assert_eq!(scene.commands("QUIT"), 1);
+}
+
+fn server_tls() -> Arc<rustls::ServerConfig> {
+    let key = rcgen::generate_simple_self_signed(vec!["mx1.r.example".into()]).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![key.cert.der().clone()], private)
+        .expect("a configuration");
+    Arc::new(config)
+}
+
+#[test]
+fn opportunistic_tls_takes_any_certificate() {
+    let script = Script { tls: Some(server_tls()), ..Script::new(&["PIPELINING", "STARTTLS"]) };
+    let scene = Scene::new(Some(script), None).jobs(jobs(3)).run();
+    scene.check("250 250 250");
+    let tls = scene.queue.opened.borrow()[0].tls.clone().expect("TLS");
+    assert!(tls.starts_with("TLSv1.3 TLS13_"), "{tls}");
+    assert_eq!(scene.commands("EHLO"), 2, "EHLO anew after STARTTLS");
+}
+
+#[test]
+fn opportunistic_tls_falls_back_to_clear_on_the_same_host() {
+    // The peer promises STARTTLS and then closes instead of a handshake.
+    let scene = Scene::new(Some(Script::new(&["STARTTLS"])), None).jobs(jobs(1)).run();
+    scene.check("250");
+    assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(FIRST)]);
+    assert_eq!(scene.queue.opened.borrow()[0].tls, None);
+}
+
+#[test]
+fn required_and_verified_tls_never_fall_back() {
+    let broken = || Some(Script::new(&["STARTTLS"]));
+    let mut scene = Scene::new(broken(), broken());
+    scene.plan.tls = TlsPolicy::Required;
+    let scene = scene.jobs(jobs(1)).run();
+    assert_eq!((scene.queue.given.get(), scene.commands("MAIL")), (0, 0));
+    assert_eq!(scene.failure().expect("refused").severity, Severity::Temporary);
+
+    let mut scene = Scene::new(Some(Script::new(&[])), None);
+    scene.plan.tls = TlsPolicy::Required;
+    scene.plan.hosts.truncate(2);
+    let scene = scene.jobs(jobs(1)).run();
+    assert_eq!(scene.queue.given.get(), 0);
+
+    // A certificate that nobody signed is good for "required" and bad for "verified".
+    for (policy, delivered) in [(TlsPolicy::Required, true), (TlsPolicy::Verified, false)] {
+        let script = Script { tls: Some(server_tls()), ..Script::new(&["STARTTLS"]) };
+        let mut scene = Scene::new(Some(script), None);
+        scene.plan.tls = policy;
+        let scene = scene.jobs(jobs(1)).run();
+        assert_eq!(scene.queue.given.get() == 1, delivered, "{policy:?}");
+    }
+}
+
+#[test]
+fn credentials_go_under_tls_only() {
+    let mut scene = Scene::new(Some(Script::new(&["AUTH PLAIN"])), None);
+    scene.plan.credentials = Some(Arc::new(("user".into(), "secret".into())));
+    let scene = scene.jobs(jobs(1)).run();
+    assert_eq!((scene.queue.given.get(), scene.commands("AUTH")), (0, 0));
+}
+
+#[test]
+fn idle_connections_wait_and_wake() {
+    let scene = Scene::new(Some(Script::new(&["PIPELINING"])), None).jobs(jobs(1));
+    let queue = scene.queue.clone();
+    let connection = scene.connection();
+    on_thread(async move {
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            queue.jobs.borrow_mut().push_back(job(1, &["c@r.example"]));
+            queue.wake.notify_one();
+        });
+        connection.await;
+    });
+    let scene = scene.checked();
+    scene.check("250 250");
+    assert_eq!((scene.seen.connects.borrow().len(), scene.commands("QUIT")), (1, 1));
+    assert_eq!(scene.failure(), None);
+}
+
+#[test]
+fn shutdown_finishes_and_gives_back() {
+    let scene = Scene::new(Some(Script::new(&[])), None).jobs(jobs(4));
+    scene.queue.stuck.set(true);
+    let connection = scene.connection();
+    let stop = scene.stop.clone();
+    on_thread(async move {
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let _ = stop.send(true);
+        });
+        connection.await;
+    });
+    let scene = scene.checked();
+    scene.check("0~");
+    assert_eq!(scene.commands("QUIT"), 1);
+}
+
+#[test]
+fn a_dropped_task_still_reports() {
+    let scene = Scene::new(Some(Script::new(&["PIPELINING"])), None).jobs(jobs(4));
+    scene.queue.stuck.set(true);
+    let connection = scene.connection();
+    on_thread(async move {
+        let _ = tokio::time::timeout(Duration::from_millis(10), connection).await;
+    });
+    scene.checked().check("0~ 0~");
+}
+
+#[test]
+fn a_watcher_sees_the_session_of_its_domain() {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(100);
+    let scene = Scene::new(Some(Script::new(&["PIPELINING"])), None).jobs(jobs(1));
+    assert!(scene.trace.watch(crate::types::Domain::parse("r.example").expect("a domain"), sender));
+    let scene = scene.run();
+    assert!(!scene.trace.is_active(), "the watch is for one session");
+    drop(scene);
+    let mut lines = Vec::new();
+    while let Ok(line) = receiver.try_recv() {
+        lines.push(line);
+    }
+    assert_eq!(lines.first().map(String::as_str), Some("< 220 mx"));
+    assert!(lines.contains(&"> RCPT TO:<b@r.example>".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"> QUIT".to_owned()), "{lines:?}");
+}

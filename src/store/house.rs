@@ -1,0 +1,157 @@
+//! What the ledger does beside its commits.
+//!
+//! - Each second it leaves a mark of its last commit in a file beside the database, so that a start sees when the
+//!   journal was cut: the database itself opens with what is left of a damaged journal and says nothing.
+//! - Each minute it drops days of events that are past the retention, finds records of state that have expired, and flushes
+//!   keyspaces that are written seldom: their memtables would pin journals for ever.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fjall::Keyspace;
+
+use super::keys;
+use super::records::Last;
+use super::spaces::Spaces;
+use super::status::Shared;
+use crate::types::{EventSeq, Timestamp};
+
+/// How often the seldom work is done.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// The most expired records that are removed at a time; the rest waits for the next minute.
+const EXPIRED_MAX: usize = 2_000;
+
+/// The house's things.
+pub(super) struct House {
+    mark: Mark,
+    marked: u64,
+    retention_days: u32,
+    next_seldom: Instant,
+    expire_now: bool,
+    /// The commit at the last look, and whether all was flushed since.
+    idle_at: u64,
+    flushed_at: u64,
+    last_commit: u64,
+}
+
+impl House {
+    pub(super) fn new(mark: Mark, retention_days: u32) -> Self {
+        Self {
+            mark,
+            marked: 0,
+            retention_days,
+            next_seldom: Instant::now() + SELDOM,
+            expire_now: false,
+            idle_at: 0,
+            flushed_at: 0,
+            last_commit: 0,
+        }
+    }
+
+    /// Leaves the mark, as far as it has changed.
+    pub(super) fn mark(&mut self, last: Last) {
+        self.last_commit = last.commit;
+        if self.marked != last.commit {
+            self.marked = last.commit;
+            self.mark.write(last);
+        }
+    }
+
+    /// Does the seldom work when it is due.
+    pub(super) fn tick(&mut self, spaces: &Spaces, shared: &Shared, now: Timestamp) -> fjall::Result<()> {
+        if Instant::now() < self.next_seldom {
+            return Ok(());
+        }
+        self.next_seldom = Instant::now() + SELDOM;
+        self.expire_now = true;
+        let dropped = spaces.drop_days_before(now.day().saturating_sub(self.retention_days))?;
+        if dropped > 0 {
+            tracing::info!(days = dropped, "dropped events past the retention");
+        }
+        let journals = spaces.db.journal_count();
+        shared.metrics.journals.set(journals as i64);
+        shared.metrics.disk_bytes.set(i64::try_from(spaces.db.disk_space()?).unwrap_or(i64::MAX));
+        self.unpin(spaces, journals)
+    }
+
+    pub(super) fn unpin(&mut self, spaces: &Spaces, journals: usize) -> fjall::Result<()> {
+        let idle = self.idle_at == self.last_commit;
+        self.idle_at = self.last_commit;
+        if idle {
+            // Nothing was written for a minute: flush everything once, and what is dead is given back.
+            if self.flushed_at != self.last_commit {
+                self.flushed_at = self.last_commit;
+                flush(spaces.all().iter().map(|(_, space)| space))?;
+            }
+        } else if journals > 1 {
+            let days = spaces.days.load();
+            let old = days.iter().rev().skip(1).flat_map(|day| [&day.events, &day.trace]);
+            flush([&spaces.queues, &spaces.state].into_iter().chain(old))?;
+        }
+        Ok(())
+    }
+
+    /// The keys of records that have expired, and of what says so; a bounded number, once a minute.
+    pub(super) fn expired(&mut self, spaces: &Spaces, now: Timestamp) -> fjall::Result<Vec<Vec<u8>>> {
+        if !std::mem::take(&mut self.expire_now) {
+            return Ok(Vec::new());
+        }
+        expired(spaces, now)
+    }
+}
+
+pub(super) fn expired(spaces: &Spaces, now: Timestamp) -> fjall::Result<Vec<Vec<u8>>> {
+    let mut expired = Vec::new();
+    for guard in spaces.state.prefix(keys::STATE_EXPIRY).take(EXPIRED_MAX) {
+        let key = guard.key()?;
+        match keys::parse_expiry(&key) {
+            Some((at, _)) if at > now => break,
+            Some((_, record)) => expired.push(record.to_vec()),
+            None => {}
+        }
+        expired.push(key.to_vec());
+    }
+    Ok(expired)
+}
+
+fn flush<'a>(spaces: impl Iterator<Item = &'a Keyspace>) -> fjall::Result<()> {
+    for space in spaces {
+        space.rotate_memtable()?;
+    }
+    Ok(())
+}
+
+/// The file that says which commit was the last.
+///
+/// It is written after the sync of that commit and never synced itself: it may lag, it never leads. So a database that
+/// knows less than the mark has lost something.
+pub(super) struct Mark(Option<File>);
+
+impl Mark {
+    /// Opens or makes the file; answers what it says, if it says anything.
+    pub(super) fn open(path: &Path) -> std::io::Result<(Self, Option<Last>)> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut text = String::new();
+        // What is not readable was torn by a crash of the machine: then there is nothing to compare with.
+        let _ = file.read_to_string(&mut text);
+        let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+        let last = match (numbers.next(), numbers.next()) {
+            (Some(Ok(commit)), Some(Ok(seq))) => Some(Last { commit, seq: EventSeq(seq), next_queue: 0 }),
+            _ => None,
+        };
+        Ok((Self(Some(file)), last))
+    }
+
+    pub(super) fn write(&mut self, last: Last) {
+        let Some(file) = &self.0 else { return };
+        let text = format!("{:020} {:020}\n", last.commit, last.seq.0);
+        if let Err(error) = file.write_all_at(text.as_bytes(), 0) {
+            tracing::warn!(%error, "the mark of the last commit can't be written, a cut journal would go unseen");
+            self.0 = None;
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The one integration-test binary: it links once.
+
+mod generated;
+mod tidy;
