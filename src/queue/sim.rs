@@ -6,7 +6,6 @@
 //!
 //! The same seed gives the same run.
 
-use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
@@ -17,20 +16,16 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use super::cache::ContentCache;
-use super::notice::{Notice, NoticeReport, Notifier};
 use super::scheduler::{Action, AdminRecords, Scheduler, Start};
-use super::testing;
+use super::testing::{self, Recorder};
 use crate::config::Config;
 use crate::delivery::{ConnectionId, Failure, Job, JobReport, NOT_TRIED, OpenRequest, Outcome, Resolution, Work};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::Registry;
 use crate::metrics::queue::QueueMetrics;
 use crate::seam::random::Seeded;
-use crate::store::{
-    Change, EntryKey, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage,
-    SubmitError,
-};
-use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, ReversePath, Timestamp};
+use crate::store::{Change, EntryKey, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage, SubmitError};
+use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, Timestamp};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_000_000_000);
 /// No run of these tests has so many events.
@@ -93,32 +88,6 @@ enum Write {
     Accept { message: Arc<StoredMessage>, deliveries: Vec<(QueueKey, QueueEntry)> },
     Settle(Settle),
     Submit { ticket: u64, changes: Vec<Change> },
-}
-
-/// Writes down what notifications are asked for; writes simple ones when it is told to.
-#[derive(Debug, Default)]
-pub(crate) struct Recorder {
-    pub writes: Cell<bool>,
-    pub told: RefCell<Vec<(Notice, MessageId, usize)>>,
-}
-
-impl Notifier for Recorder {
-    fn notice(&self, report: &NoticeReport<'_>) -> Option<NewMessage> {
-        let envelope = &report.message.envelope;
-        assert!(envelope.reverse_path.mailbox().is_some(), "nobody is told about a notification");
-        let mut told = self.told.borrow_mut();
-        told.push((report.kind, envelope.id, report.recipients.len()));
-        if !self.writes.get() {
-            return None;
-        }
-        let to = envelope.reverse_path.mailbox()?.clone();
-        let mut message = (*testing::message(900_000 + told.len() as u64, report.now, &[to.as_str()], 300)).clone();
-        message.envelope.reverse_path = ReversePath::Null;
-        let queue = testing::queue_key("acme", Class::Transactional, to.domain());
-        let entry = testing::entry(&message, 0);
-        let event = Event::new(EventKind::Accepted, report.now, testing::name("acme"));
-        Some(NewMessage { message: Arc::new(message), deliveries: vec![NewDelivery { queue, entry }], event })
-    }
 }
 
 pub(crate) struct World {

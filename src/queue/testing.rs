@@ -1,5 +1,6 @@
 //! What tests of the queue are made of.
 
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use bytes::Bytes;
 
 use crate::config::TlsPolicy;
 use crate::delivery::{Peer, Plan, PlanHost};
-use crate::store::{EntryKey, Envelope, EnvelopeRecipient, QueueEntry, StoredMessage, Via};
+use crate::event::{Event, EventKind};
+use crate::queue::notice::{Notice, NoticeReport, Notifier};
+use crate::store::{EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via};
 use crate::types::{Class, DeliveryId, Domain, Mailbox, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
 
 pub(crate) fn name(text: &str) -> Name {
@@ -88,4 +91,30 @@ pub(crate) fn plan(host: &str, until: Timestamp) -> Arc<Plan> {
 pub(crate) fn peer(host: &str) -> Peer {
     let address = SocketAddr::from(([192, 0, 2, 1], 25));
     Peer { host: host.into(), address, local: None, tls: None, dsn: false }
+}
+
+/// Writes down what notifications are asked for; writes simple ones when it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub writes: Cell<bool>,
+    pub told: RefCell<Vec<(Notice, MessageId, usize)>>,
+}
+
+impl Notifier for Recorder {
+    fn notice(&self, report: &NoticeReport<'_>) -> Option<NewMessage> {
+        let envelope = &report.message.envelope;
+        assert!(envelope.reverse_path.mailbox().is_some(), "nobody is told about a notification");
+        let mut told = self.told.borrow_mut();
+        told.push((report.kind, envelope.id, report.recipients.len()));
+        if !self.writes.get() {
+            return None;
+        }
+        let to = envelope.reverse_path.mailbox()?.clone();
+        let mut message = (*message(900_000 + told.len() as u64, report.now, &[to.as_str()], 300)).clone();
+        message.envelope.reverse_path = ReversePath::Null;
+        let queue = queue_key("acme", Class::Transactional, to.domain());
+        let entry = entry(&message, 0);
+        let event = Event::new(EventKind::Accepted, report.now, name("acme"));
+        Some(NewMessage { message: Arc::new(message), deliveries: vec![NewDelivery { queue, entry }], event })
+    }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::queue::Status;
 use super::sweep::{Mark, MarkKind, SweepKind};
 use super::timers::TimerKey;
-use super::windows::Status;
 use super::{Action, Scheduler};
 use crate::event::{Event, EventKind};
 use crate::queue::admin::{Changed, Command, CommandError, Matcher, Reply, Suspension};

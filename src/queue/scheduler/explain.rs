@@ -1,7 +1,7 @@
 //! What holds a queue: the same question that decides, put to `shaping::explain`.
 
+use super::queue::{Cursor, Queue, Status};
 use super::routing::DomainRoute;
-use super::windows::{Cursor, Queue, Status};
 use super::{Scheduler, SiteId};
 use crate::queue::admin::{CommandError, ExplainStep, Explanation, Matcher, QueueInfo, Summary};
 use crate::shaping::{Ask, PathState, Question, Reason, Route, Verdict, Wake, Window, admit, explain};

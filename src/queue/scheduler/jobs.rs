@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use super::disposal::How;
+use super::queue::Status;
 use super::sites::{LANES, SiteId};
-use super::windows::Status;
 use super::{Action, Scheduler};
 use crate::delivery::{ConnectionId, Job, JobRecipient, Peer, Work};
 use crate::effects;

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::disposal::{FailContext, How};
+use super::queue::Status;
 use super::routing::FAIL_QUOTA;
 use super::sites::{Conn, LANES, SiteFailing, SiteId};
-use super::windows::Status;
 use super::{Action, Scheduler};
 use crate::delivery::{ConnectionId, Failure, OpenRequest, Peer};
 use crate::effects;

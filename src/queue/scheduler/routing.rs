@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disposal::{FailContext, How};
+use super::queue::Status;
 use super::timers::TimerKey;
-use super::windows::Status;
 use super::{Action, Scheduler, SiteId};
 use crate::delivery::{Failure, Plan, Resolution};
 use crate::effects;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disposal::FailContext;
+use super::queue::Status;
 use super::timers::TimerKey;
-use super::windows::Status;
 use super::{Action, Scheduler};
 use crate::config::{Config, Pool, PoolSource, Source};
 use crate::delivery::{ConnectionId, Peer, Plan};

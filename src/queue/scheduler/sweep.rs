@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Scheduler;
 use super::disposal::{Disposal, How};
+use super::queue::{Purpose, Status};
 use super::timers::TimerKey;
-use super::windows::{PAGE, Purpose, Status};
+use super::windows::PAGE;
 use crate::effects;
 use crate::event::EventKind;
 use crate::queue::admin::Matcher;

@@ -12,12 +12,12 @@
 //! A page is a snapshot. What was settled after it was taken must not come back: such keys are remembered as ghosts while a read is
 //! under way. What arrived meanwhile may be missing from it: the cursor moves at most to the earliest of these.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::queue::{Cursor, Purpose, Queue, Status, before};
 use super::timers::TimerKey;
-use super::{Scheduler, SiteId, Taken};
+use super::{Scheduler, Taken};
 use crate::store::{EntryKey, QueueEntry, QueueRow, ReadError, Refill, StoredMessage};
 use crate::types::{DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
 
@@ -35,150 +35,6 @@ const SHED_STEPS_MAX: usize = 32;
 const SHED_HELD: Duration = Duration::from_secs(2);
 /// How long after a failed read the queue is read again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-
-/// Where the window ends.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Cursor {
-    /// Nothing is covered: the next page begins at the queue's watermark.
-    Start,
-    /// Covered up to here.
-    At(EntryKey),
-    /// All rows are covered.
-    All,
-}
-
-/// The greatest key that is due before `at`.
-fn before(at: Timestamp) -> Cursor {
-    match at.as_millis().checked_sub(1) {
-        None => Cursor::Start,
-        Some(ms) => {
-            let delivery = DeliveryId { message: MessageId::from_bytes([0xff; 16]), index: u32::MAX };
-            Cursor::At(EntryKey { due: Timestamp::from_millis(ms), delivery })
-        }
-    }
-}
-
-/// Where a queue stands.
-///
-/// ```text
-/// Idle ⇄ Reading | Budget → Routing (→ Failing) → Ready → Idle;   any ⇄ Suspended
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Status {
-    /// Nothing is due, as far as is known; a timer waits for `next_due`.
-    Idle,
-    /// The head is being read.
-    Reading,
-    /// It waits for room in the budget of windows.
-    Budget,
-    /// Its domain is being resolved.
-    Routing,
-    /// Its domain has no way.
-    Failing,
-    /// It stands in the ring of its site.
-    Ready,
-    /// An operator holds it.
-    Suspended,
-}
-
-/// Why a page is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
-    Window(QueueId, usize),
-    Sweep(QueueId, u64),
-}
-
-/// A queue that holds something.
-#[derive(Debug)]
-pub(super) struct Queue {
-    pub id: QueueId,
-    pub key: Arc<QueueKey>,
-    pub count: u64,
-    pub bytes: u64,
-    pub oldest: Timestamp,
-    pub window: BTreeMap<EntryKey, QueueEntry>,
-    pub cursor: Cursor,
-    /// Nothing after the cursor is due before this.
-    pub next_due: Timestamp,
-    pub status: Status,
-    pub site: Option<SiteId>,
-    pub deficit: i32,
-    /// Entries in an attempt, about to be disposed of, or unsettled.
-    pub taken: u32,
-    pub suspended: Option<u64>,
-    pub marks: Vec<u64>,
-    pub timer: Timestamp,
-    pub expiry_timer: Timestamp,
-    pub expires_min: Timestamp,
-    /// The sweep that looks for expired entries in it.
-    pub sweeping_expiry: Option<u64>,
-    reading: bool,
-    arrived_min: Option<EntryKey>,
-    reads: u32,
-    ghosts: Vec<EntryKey>,
-    in_shed_line: bool,
-}
-
-impl Queue {
-    fn new(id: QueueId, key: Arc<QueueKey>, cursor: Cursor) -> Self {
-        Self {
-            id,
-            key,
-            count: 0,
-            bytes: 0,
-            oldest: Timestamp::NEVER,
-            window: BTreeMap::new(),
-            cursor,
-            next_due: Timestamp::NEVER,
-            status: Status::Idle,
-            site: None,
-            deficit: 0,
-            taken: 0,
-            suspended: None,
-            marks: Vec::new(),
-            timer: Timestamp::NEVER,
-            expiry_timer: Timestamp::NEVER,
-            expires_min: Timestamp::NEVER,
-            sweeping_expiry: None,
-            reading: false,
-            arrived_min: None,
-            reads: 0,
-            ghosts: Vec::new(),
-            in_shed_line: false,
-        }
-    }
-
-    /// When the earliest entry that may still be taken is due.
-    pub(super) fn head_due(&self) -> Timestamp {
-        let head = self.window.first_key_value().map_or(Timestamp::NEVER, |(key, _)| key.due);
-        head.min(if self.cursor == Cursor::All { Timestamp::NEVER } else { self.next_due })
-    }
-
-    fn covers(&self, key: &EntryKey) -> bool {
-        match self.cursor {
-            Cursor::Start => false,
-            Cursor::At(cursor) => *key <= cursor,
-            Cursor::All => true,
-        }
-    }
-
-    /// The row stays on disk only. A page that is under way began after it, so its end must not become the cursor.
-    fn uncover(&mut self, key: &EntryKey) {
-        if self.reading {
-            self.arrived_min = Some(self.arrived_min.map_or(*key, |k| k.min(*key)));
-        }
-        self.cursor = self.cursor.min(before(key.due));
-        self.next_due = self.next_due.min(key.due);
-    }
-
-    fn is_gone(&self) -> bool {
-        self.window.is_empty()
-            && self.taken == 0
-            && self.cursor == Cursor::All
-            && self.reads == 0
-            && self.sweeping_expiry.is_none()
-    }
-}
 
 impl Scheduler {
     pub(super) fn add_row(&mut self, row: QueueRow) {
