@@ -58,9 +58,12 @@ pub(super) struct Parts {
     pub(super) store_status: watch::Receiver<StoreStatus>,
 }
 
+/// Reasons that a drain does not wait for: they end at a later time, or by an operator.
+const LATER: [&str; 6] = ["retry due", "suspended", "no way", "no source", "host down", "warm-up"];
+
 /// Recipients that could go now: all that wait, but for those that wait for a later time or an operator.
 pub(super) fn ready(summary: &Summary) -> u64 {
-    let later = |reason: &str| ["retry", "suspended", "window"].iter().any(|word| reason.contains(word));
+    let later = |reason: &str| LATER.iter().any(|word| reason.starts_with(word));
     let waiting: u64 = summary.held.iter().filter(|(reason, _)| later(reason)).map(|(_, n)| n).sum();
     summary.recipients.saturating_sub(waiting)
 }
