@@ -2,7 +2,7 @@
 //!
 //! An event is made where something happens (intake, settle, an operator's command), gets its sequence
 //! number from the ledger in commit order, and is read from the log by cursor. Nothing else
-//! carries news between the engines. The JSON form here is the form of the HTTP API, of the webhooks, of
+//! carries news between the engines. The JSON form here is the form of the HTTP API, of
 //! `events tail --json` and of the log on disk.
 
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! Threads for work that would stall every session of the egress thread: RSA signatures (0.39 ms), re-encoding, rendering.
+//! Threads for work that would stall every session of the egress thread: RSA signatures (0.2 ms and more), and the
+//! signing and re-encoding of what is large.
 //!
 //! 1. The egress thread waits for one of the places (twice the number of threads), so that the queue is bounded,
 //! 2. hands over a closure, which the next free thread runs,
