@@ -107,7 +107,7 @@ impl Default for Storage {
             min_free: ByteSize(1 << 30),
             event_retention: HumanDuration::secs(30 * 86_400),
             cache: ByteSize(32 << 20),
-            content_cache: ByteSize(64 << 20),
+            content_cache: ByteSize(32 << 20),
             window_entries: 100_000,
         }
     }
