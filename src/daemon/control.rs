@@ -74,20 +74,21 @@ impl Hands {
         let in_use: Vec<InUse> =
             usage.into_iter().map(|(tenant, pool, recipients)| InUse { tenant, pool, recipients }).collect();
         let refused = |e: &dyn std::fmt::Display| ControlError::Refused(e.to_string());
-        // Keys and certificate are tried before anything is swapped.
-        let (fresh, _) = config::load(&self.path).map_err(|e| refused(&e))?;
+        // All that can be refused comes before anything is swapped; the certificate is the last that can be.
+        let (fresh, warnings) = config::load(&self.path).map_err(|e| refused(&e))?;
+        let (fresh, report) = config::plan_reload(&self.config.load(), fresh, &in_use).map_err(|e| refused(&e))?;
         let ring = keys::load(&fresh).strict().map_err(|errors| {
             ControlError::Refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
+        if let Some(log) = &self.log {
+            log.reload(&fresh.log).map_err(|e| refused(&e))?;
+        }
         self.smtp.reload_tls(&fresh).map_err(|e| refused(&e))?;
-        let report = config::reload(&self.path, &self.config, &in_use).map_err(|e| refused(&e))?;
+        self.config.store(Arc::new(fresh));
         self.ring.store(Arc::new(ring));
         self.reloaded.send_replace(self.config.load_full());
-        if let Some(log) = &self.log {
-            log.reload(&self.config.load().log).map_err(|e| refused(&e))?;
-        }
         let mut lines = vec![report.to_string()];
-        lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
+        lines.extend(warnings.iter().map(|warning| format!("warning: {}", one_line(&warning.to_string()))));
         info!(report = %report, "configuration reloaded");
         Ok(lines)
     }
@@ -116,6 +117,11 @@ impl Hands {
             Err(_) => Err(ControlError::Failed("the backup's thread panicked".into())),
         }
     }
+}
+
+/// A warning and its hint, which stands on a line of its own elsewhere.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 impl Control for Hands {
