@@ -657,3 +657,40 @@ fn idle_domains_and_sites_are_forgotten() {
     assert!(world.scheduler.site_ids.is_empty());
     assert!(world.scheduler.sites.iter().all(Option::is_none));
 }
+
+#[test]
+fn what_comes_into_a_held_queue_expires_without_a_restart() {
+    let mut world = World::new(29, fast());
+    ask(&mut world, |reply| Command::Suspend {
+        matcher: by_domain("held.example"),
+        reason: "test".into(),
+        by: "test".into(),
+        until: None,
+        reply,
+    });
+    world.tempers.insert("dead.example".into(), dead(1_000_000_000));
+    for n in 0..300 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@held.example")]);
+        world.submit(1_000 + n, "acme", Marketing, &[&format!("u{n}@dead.example")]);
+    }
+    world.run_for(4 * 86_400 - 60);
+    assert_eq!((world.count(EventKind::Expired), world.waiting()), (0, 600));
+    world.run_for(1_800);
+    assert_eq!((world.count(EventKind::Expired), world.waiting()), (600, 0));
+}
+
+#[test]
+fn queues_that_come_and_go_leave_no_timers() {
+    let mut world = World::new(30, fast());
+    world.tempers.insert("slow.example".into(), Temper { defers: 90, ..Temper::default() });
+    for n in 0..2_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 5)]);
+        if n % 100 == 0 {
+            world.submit(10_000 + n, "acme", Marketing, &["u@slow.example"]);
+        }
+        world.run_until(world.now.after(Duration::from_millis(500)));
+    }
+    world.run_for(3_600);
+    let timers = world.scheduler.timers.len();
+    assert!(timers < 100, "{timers} timers for {} queues", world.scheduler.queues.len());
+}
