@@ -694,3 +694,28 @@ fn queues_that_come_and_go_leave_no_timers() {
     let timers = world.scheduler.timers.len();
     assert!(timers < 100, "{timers} timers for {} queues", world.scheduler.queues.len());
 }
+
+#[test]
+fn a_reload_takes_queued_mail_another_way_at_once() {
+    let mut config = fast();
+    let mut world = World::new(31, config.clone());
+    world.tempers.insert("dead.example".into(), dead(1_000_000));
+    world.tempers.insert("none.example".into(), Temper { unknown: Some(Severity::Temporary), ..Temper::default() });
+    for n in 0..200 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@dead.example"), &format!("u{n}@none.example")]);
+    }
+    world.run_for(100);
+    assert_eq!((world.received.len(), world.waiting()), (0, 400));
+    world.tempers.remove("none.example");
+    for domain in ["dead.example", "none.example"] {
+        world.hosts.insert(domain.into(), "mx.live.example".into());
+    }
+    let route = toml::from_str("hosts = [\"mx.live.example\"]").expect("a route");
+    config.routes.insert("*".into(), route);
+    world.scheduler.reconfigure(world.now, Arc::new(config));
+    world.carry_out();
+    world.run_for(20);
+    let waited = world.waiting();
+    assert!(waited <= 256, "only what has a time of its own waits on: {waited}");
+    assert!(world.received.len() >= 144);
+}
