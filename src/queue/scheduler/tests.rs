@@ -719,3 +719,21 @@ fn a_reload_takes_queued_mail_another_way_at_once() {
     assert!(waited <= 256, "only what has a time of its own waits on: {waited}");
     assert!(world.received.len() >= 144);
 }
+
+#[test]
+fn slow_queues_do_not_keep_the_windows_from_others() {
+    let mut config = fast();
+    config.storage.window_entries = 600;
+    config.shaping.default.message_rate = Some(Rate { count: 1, per: Duration::from_secs(10) });
+    let mut world = World::new(32, config);
+    for n in 0..8_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 40)]);
+    }
+    world.run_for(400);
+    world.submit(9_000, "acme", Transactional, &["u@fresh.example"]);
+    world.run_for(60);
+    assert!(world.received_at.iter().any(|(_, domain, _)| domain.as_str() == "fresh.example"), "it is not starved");
+    world.run_for(3_000);
+    let served: std::collections::BTreeSet<_> = world.received_at.iter().map(|(_, domain, _)| domain.clone()).collect();
+    assert_eq!(served.len(), 41, "each gets its turn");
+}

@@ -244,7 +244,10 @@ impl Scheduler {
         let low = LOW_WATER.min(cap / 2);
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         let low = if head_is_due { low } else { cap - 1 };
+        // What has something to send reads ahead only while nobody waits for room to read at all.
+        let gives_way = head_is_due && !self.window_line.is_empty();
         if queue.reading
+            || gives_way
             || queue.cursor == Cursor::All
             || queue.window.len() > low
             || queue.next_due > self.now.after(AHEAD)
