@@ -51,7 +51,28 @@ pub struct Hands {
     pub(super) backing_up: AtomicBool,
 }
 
+/// Ties the daemon to one of its threads: when that one ends, by a panic or whatever it is, the daemon ends, too. One that took
+/// mail and delivered none, or the other way round, would look well for a long time.
+pub(super) struct Tied {
+    hands: Arc<Hands>,
+    thread: &'static str,
+}
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        if *self.hands.phase.borrow() < Phase::Stopping {
+            error!(thread = self.thread, "a thread ended by itself, and the daemon with it");
+        }
+        self.hands.advance(Phase::Stopping);
+    }
+}
+
 impl Hands {
+    /// What a thread holds on to while it runs.
+    pub(super) fn tied(self: &Arc<Self>, thread: &'static str) -> Tied {
+        Tied { hands: self.clone(), thread }
+    }
+
     /// Moves on to a later phase; an earlier one is passed over.
     pub fn advance(&self, to: Phase) {
         if to > Phase::Running && self.intake.gate().state() != GateState::Failed {

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
+use super::control::Tied;
 use super::{Phase, threads, when};
 use crate::config::Config;
 use crate::delivery::connection::{self, Connector, ConnectorParts};
@@ -54,6 +55,8 @@ pub(super) struct Parts {
     pub(super) queues: Vec<QueueRow>,
     pub(super) usage: UsageTable,
     pub(super) commands: mpsc::Receiver<Command>,
+    /// Ends the daemon with the thread.
+    pub(super) tied: Option<Tied>,
     pub(super) phases: watch::Receiver<Phase>,
     pub(super) store_status: watch::Receiver<StoreStatus>,
 }
@@ -69,7 +72,7 @@ pub(super) fn ready(summary: &Summary) -> u64 {
 }
 
 /// Starts the thread.
-pub(super) fn start(parts: Parts) -> anyhow::Result<JoinHandle<()>> {
+pub(super) fn start(mut parts: Parts) -> anyhow::Result<JoinHandle<()>> {
     let records = read_records(&parts.reader)?;
     let config = parts.config.load_full();
     let options = ResolverOptions {
@@ -80,7 +83,8 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<JoinHandle<()>> {
     };
     let tls = TlsConfigs::new().context("TLS towards receivers")?;
     let pool = Arc::new(SignPool::new().context("the threads that sign")?);
-    Ok(threads::spawn("egress", move || run(parts, records, config, options, tls, pool))?)
+    let tied = parts.tied.take();
+    Ok(threads::spawn("egress", tied, move || run(parts, records, config, options, tls, pool))?)
 }
 
 async fn run(

@@ -134,10 +134,11 @@ impl Daemon {
             queues: opened.queues,
             usage: intake.usage().clone(),
             commands: commands_rx,
+            tied: Some(hands.tied("egress")),
             phases: phases.clone(),
             store_status: opened.status,
         })?;
-        let intake = threads::spawn("intake", move || smtp.run(when(phases, |phase| phase > Phase::Running)))?;
+        let intake = threads::spawn("intake", hands.tied("intake"), move || smtp.run(when(phases, |phase| phase > Phase::Running)))?;
         *hands.listeners.lock() = describe(&config.smtp.listeners, &smtp_addresses, http);
         for listener in hands.listeners.lock().iter() {
             info!(%listener, "listening");
@@ -177,8 +178,18 @@ impl Daemon {
         self.stop_control.send_replace(true);
         let control = self.control.join().map_err(panicked("control"));
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        runtime.block_on(self.ledger.shutdown());
-        self.store_threads.join_ledger();
+        let mut status = self.hands.store_status.clone();
+        let failed = async move { status.wait_for(|s| matches!(s, StoreStatus::Failed(_))).await.is_ok() };
+        let written = runtime.block_on(async {
+            tokio::select! {
+                () = self.ledger.shutdown() => true,
+                failed = failed => !failed,
+            }
+        });
+        // A commit that hangs is a failure, too: whoever waited for its thread would wait for ever.
+        if written {
+            self.store_threads.join_ledger();
+        }
         intake?.context("the SMTP server")?;
         egress?;
         control?;
@@ -283,10 +294,14 @@ fn start_control(
         metrics,
     });
     let (bound, told) = std::sync::mpsc::channel();
-    let thread = threads::spawn("control", move || async move {
+    let thread = threads::spawn("control", hands.tied("control"), move || async move {
         let server = match api::Server::bind(api.clone()).await {
             Ok(server) => server,
-            Err(error) => return drop(bound.send(Err(error))),
+            Err(error) => {
+                // The start fails with this: the thread's end is no news.
+                hands.advance(Phase::Stopping);
+                return drop(bound.send(Err(error)));
+            }
         };
         // The receiver waits for exactly this.
         let _ = bound.send(Ok(server.tcp_address()));

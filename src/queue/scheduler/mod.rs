@@ -339,12 +339,15 @@ impl Scheduler {
         self.totals.in_flight == 0 && self.totals.unsettled == 0 && self.conns.values().all(|c| c.opening)
     }
 
-    /// A new configuration: limits, sources and pools change at once; what is open stays open.
+    /// A new configuration: limits, sources, pools and routes change at once; what is open stays open.
     pub fn reconfigure(&mut self, now: Timestamp, config: Arc<Config>) {
         self.set_now(now);
-        self.config = config.clone();
+        let old = std::mem::replace(&mut self.config, config.clone());
         self.apply_sources(&config);
         self.apply_limits();
+        if routing::leads_elsewhere(&old, &config) {
+            self.resolve_anew();
+        }
         self.finish();
     }
 

@@ -13,6 +13,7 @@ use super::disposal::{FailContext, How};
 use super::queue::Status;
 use super::timers::TimerKey;
 use super::{Action, Scheduler, SiteId};
+use crate::config::Config;
 use crate::delivery::{Failure, Plan, Resolution};
 use crate::effects;
 use crate::event::Severity;
@@ -34,6 +35,8 @@ pub(super) struct DomainState {
     pub route: DomainRoute,
     pub queues: Vec<QueueId>,
     pub asking: bool,
+    /// The question under way may be answered from an old configuration.
+    ask_again: bool,
     failures: u32,
     timer: Timestamp,
     in_failing_line: bool,
@@ -48,6 +51,14 @@ pub(super) enum DomainRoute {
     Failed { context: Rc<FailContext>, until: Timestamp, quota: usize },
 }
 
+/// Whether mail may go another way under the new configuration than under the old one.
+pub(super) fn leads_elsewhere(old: &Config, new: &Config) -> bool {
+    let delivery = |c: &Config| (c.delivery.tls, c.delivery.port);
+    // A domain with limits of its own is a site of its own.
+    let own_sites = |c: &Config| c.shaping.domains.keys().cloned().collect::<Vec<_>>();
+    old.routes != new.routes || delivery(old) != delivery(new) || own_sites(old) != own_sites(new)
+}
+
 impl Scheduler {
     pub(super) fn join_domain(&mut self, domain: &Domain, id: QueueId) {
         if let Some(state) = self.domains.get_mut(domain) {
@@ -58,6 +69,7 @@ impl Scheduler {
             route: DomainRoute::Unknown,
             queues: vec![id],
             asking: false,
+            ask_again: false,
             failures: 0,
             timer: Timestamp::NEVER,
             in_failing_line: false,
@@ -155,6 +167,23 @@ impl Scheduler {
         }
     }
 
+    /// What is known of each domain is out of date: those with mail are asked for now, the others when mail comes.
+    pub(super) fn resolve_anew(&mut self) {
+        let now = self.now;
+        let mut wanted = Vec::new();
+        for (domain, state) in &mut self.domains {
+            state.ask_again = state.asking;
+            match &mut state.route {
+                DomainRoute::Known { until, .. } | DomainRoute::Failed { until, .. } => *until = now,
+                DomainRoute::Unknown => continue,
+            }
+            if !state.queues.is_empty() {
+                wanted.push(domain.clone());
+            }
+        }
+        wanted.iter().for_each(|domain| self.ask_domain(domain));
+    }
+
     pub(super) fn drain_resolve_line(&mut self) {
         while self.resolving < self.config.dns.max_concurrent.max(1) {
             let Some(domain) = self.resolve_line.pop_front() else { return };
@@ -174,6 +203,9 @@ impl Scheduler {
                 Resolution::Plan(plan) => self.on_plan(domain, plan),
                 Resolution::Failed(failure) => self.on_no_plan(domain, failure),
             }
+        }
+        if self.domains.get_mut(domain).is_some_and(|state| std::mem::take(&mut state.ask_again)) {
+            self.ask_domain(domain);
         }
         self.finish();
     }

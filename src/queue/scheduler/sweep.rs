@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::Scheduler;
 use super::disposal::{Disposal, How};
 use super::queue::{Purpose, Status};
-use super::timers::TimerKey;
 use super::windows::PAGE;
 use crate::effects;
 use crate::event::EventKind;
@@ -29,7 +28,7 @@ const OUTSTANDING_LOW: usize = 64;
 /// A queue is not searched for expired entries more often than this.
 const EXPIRY_AGAIN_MIN: Duration = Duration::from_secs(60);
 /// And not less often, while it holds entries that are not yet due.
-const EXPIRY_AGAIN_MAX: Duration = Duration::from_secs(3_600);
+pub(super) const EXPIRY_AGAIN_MAX: Duration = Duration::from_secs(3_600);
 
 /// An operator's order about mail that was accepted before it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -236,8 +235,9 @@ impl Scheduler {
 
     fn end_expiry(&mut self, id: QueueId, expires_min: Timestamp, held: bool) {
         let grace = if held { Duration::ZERO } else { effects::LAST_ATTEMPT_GRACE };
-        let next = expires_min.after(grace).max(self.now.after(EXPIRY_AGAIN_MIN));
         if let Some(queue) = self.queues.get_mut(&id) {
+            let expires_min = expires_min.min(queue.expires_min);
+            let next = expires_min.after(grace).max(self.now.after(EXPIRY_AGAIN_MIN));
             queue.sweeping_expiry = None;
             queue.expires_min = Timestamp::NEVER;
             if expires_min < Timestamp::NEVER {
@@ -255,8 +255,8 @@ impl Scheduler {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.expires_min = queue.expires_min.min(at);
         if at < queue.expiry_timer && queue.sweeping_expiry.is_none() {
+            self.timers.move_expiry(id, queue.expiry_timer, at);
             queue.expiry_timer = at;
-            self.timers.set(at, TimerKey::Expiry(id, at));
         }
     }
 
@@ -268,6 +268,8 @@ impl Scheduler {
             return;
         }
         queue.expiry_timer = Timestamp::NEVER;
+        // From here on it tells of what came during the sweep, which may miss it.
+        queue.expires_min = Timestamp::NEVER;
         queue.sweeping_expiry = Some(number);
         self.start_sweep(SweepKind::Expire { queue: id, held }, VecDeque::from([id]));
     }

@@ -657,3 +657,83 @@ fn idle_domains_and_sites_are_forgotten() {
     assert!(world.scheduler.site_ids.is_empty());
     assert!(world.scheduler.sites.iter().all(Option::is_none));
 }
+
+#[test]
+fn what_comes_into_a_held_queue_expires_without_a_restart() {
+    let mut world = World::new(29, fast());
+    ask(&mut world, |reply| Command::Suspend {
+        matcher: by_domain("held.example"),
+        reason: "test".into(),
+        by: "test".into(),
+        until: None,
+        reply,
+    });
+    world.tempers.insert("dead.example".into(), dead(1_000_000_000));
+    for n in 0..300 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@held.example")]);
+        world.submit(1_000 + n, "acme", Marketing, &[&format!("u{n}@dead.example")]);
+    }
+    world.run_for(4 * 86_400 - 60);
+    assert_eq!((world.count(EventKind::Expired), world.waiting()), (0, 600));
+    world.run_for(1_800);
+    assert_eq!((world.count(EventKind::Expired), world.waiting()), (600, 0));
+}
+
+#[test]
+fn queues_that_come_and_go_leave_no_timers() {
+    let mut world = World::new(30, fast());
+    world.tempers.insert("slow.example".into(), Temper { defers: 90, ..Temper::default() });
+    for n in 0..2_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 5)]);
+        if n % 100 == 0 {
+            world.submit(10_000 + n, "acme", Marketing, &["u@slow.example"]);
+        }
+        world.run_until(world.now.after(Duration::from_millis(500)));
+    }
+    world.run_for(3_600);
+    let timers = world.scheduler.timers.len();
+    assert!(timers < 100, "{timers} timers for {} queues", world.scheduler.queues.len());
+}
+
+#[test]
+fn a_reload_takes_queued_mail_another_way_at_once() {
+    let mut config = fast();
+    let mut world = World::new(31, config.clone());
+    world.tempers.insert("dead.example".into(), dead(1_000_000));
+    world.tempers.insert("none.example".into(), Temper { unknown: Some(Severity::Temporary), ..Temper::default() });
+    for n in 0..200 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@dead.example"), &format!("u{n}@none.example")]);
+    }
+    world.run_for(100);
+    assert_eq!((world.received.len(), world.waiting()), (0, 400));
+    world.tempers.remove("none.example");
+    for domain in ["dead.example", "none.example"] {
+        world.hosts.insert(domain.into(), "mx.live.example".into());
+    }
+    let route = toml::from_str("hosts = [\"mx.live.example\"]").expect("a route");
+    config.routes.insert("*".into(), route);
+    world.scheduler.reconfigure(world.now, Arc::new(config));
+    world.carry_out();
+    world.run_for(20);
+    let waited = world.waiting();
+    assert!(waited <= 256, "only what has a time of its own waits on: {waited}");
+    assert!(world.received.len() >= 144);
+}
+
+#[test]
+fn slow_queues_do_not_keep_the_windows_from_others() {
+    let mut config = fast();
+    config.storage.window_entries = 600;
+    config.shaping.default.message_rate = Some(Rate { count: 1, per: Duration::from_secs(10) });
+    let mut world = World::new(32, config);
+    for n in 0..8_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 40)]);
+    }
+    world.run_for(400);
+    world.submit(9_000, "acme", Transactional, &["u@fresh.example"]);
+    world.run_for(60);
+    assert!(world.received_at.iter().any(|(_, domain, _)| domain.as_str() == "fresh.example"), "it is not starved");
+    world.run_for(3_000);
+    let served: std::collections::BTreeSet<_> = world.received_at.iter().map(|(_, domain, _)| domain.clone()).collect();
+    assert_eq!(served.len(), 41, "each gets its turn");
+}

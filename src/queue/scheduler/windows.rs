@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::{Cursor, Purpose, Queue, Status, before};
+use super::sweep::EXPIRY_AGAIN_MAX;
 use super::timers::TimerKey;
 use super::{Scheduler, Taken};
 use crate::store::{EntryKey, QueueEntry, QueueRow, ReadError, Refill, StoredMessage};
@@ -33,6 +34,8 @@ const AHEAD: Duration = Duration::from_secs(1);
 const SHED_STEPS_MAX: usize = 32;
 /// A site that is held for longer than this gives up its windows first.
 const SHED_HELD: Duration = Duration::from_secs(2);
+/// What is too old already when it comes is looked for after this, together with others.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long after a failed read the queue is read again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -88,15 +91,13 @@ impl Scheduler {
         self.totals.recipients += 1;
         self.totals.bytes += u64::from(entry.size);
         let entry_key = entry.key;
-        let expires = entry.expires;
         let had_head = queue.head_due();
+        self.expires_at(id, entry.expires);
+        let Some(queue) = self.queues.get_mut(&id) else { return };
         if queue.covers(&entry_key) && room && queue.window.len() < cap && entry_key.due <= now.after(AHEAD) {
             self.window_insert(id, entry);
         } else {
             queue.uncover(&entry_key);
-        }
-        if expires < self.queues.get(&id).map_or(Timestamp::ZERO, |q| q.expires_min) {
-            self.set_expiry_timer(id, expires);
         }
         let Some(queue) = self.queues.get(&id) else { return };
         match queue.status {
@@ -142,10 +143,8 @@ impl Scheduler {
                 let least = DeliveryId { message: MessageId::from_bytes([0; 16]), index: 0 };
                 queue.arrived_min = Some(EntryKey { due: Timestamp::ZERO, delivery: least });
             }
-            if queue.expires_min == Timestamp::NEVER {
-                let expires = now.after(self.config.retry.expire_after.0);
-                self.set_expiry_timer(id, expires);
-            }
+            // Nobody told when they expire: one look finds out.
+            self.set_expiry_timer(id, now.after(EXPIRY_AGAIN_MAX));
         }
         self.advance(id);
     }
@@ -245,7 +244,10 @@ impl Scheduler {
         let low = LOW_WATER.min(cap / 2);
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         let low = if head_is_due { low } else { cap - 1 };
+        // What has something to send reads ahead only while nobody waits for room to read at all.
+        let gives_way = head_is_due && !self.window_line.is_empty();
         if queue.reading
+            || gives_way
             || queue.cursor == Cursor::All
             || queue.window.len() > low
             || queue.next_due > self.now.after(AHEAD)
@@ -333,11 +335,18 @@ impl Scheduler {
     }
 
     fn window_insert(&mut self, id: QueueId, entry: QueueEntry) {
+        self.expires_at(id, entry.expires);
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        queue.expires_min = queue.expires_min.min(entry.expires);
         if queue.window.insert(entry.key, entry).is_none() {
             self.count_window(id, 1);
             self.join_shed_line(id);
+        }
+    }
+
+    /// An entry that expires at this time is in the queue: it is found then, whatever holds it.
+    fn expires_at(&mut self, id: QueueId, at: Timestamp) {
+        if self.queues.get(&id).is_some_and(|q| at < q.expires_min) {
+            self.set_expiry_timer(id, at.max(self.now.after(LOOK_AGAIN)));
         }
     }
 
@@ -447,6 +456,7 @@ impl Scheduler {
     fn remove_queue(&mut self, id: QueueId) {
         self.set_status(id, Status::Idle);
         if let Some(queue) = self.queues.remove(&id) {
+            self.timers.move_expiry(id, queue.expiry_timer, Timestamp::NEVER);
             // The counts are exact but for what a dirty mark hid.
             self.totals.recipients = self.totals.recipients.saturating_sub(queue.count);
             self.totals.bytes = self.totals.bytes.saturating_sub(queue.bytes);
