@@ -238,6 +238,7 @@ impl Params {
         let near = nearest(name, self.known.iter().copied());
         let hint = match near {
             Some(near) => format!("did you mean {near}?"),
+            None if self.known.is_empty() => "none is taken here".into(),
             None => format!("known are {}", self.known.join(", ")),
         };
         let problem = Problem::new(

@@ -121,9 +121,17 @@ fn from_json(api: &Api, caller: &Caller, params: Params, body: &Bytes) -> Result
     };
     let (steering, tenant) = (request.steering()?, request.tenant.clone());
     let draft = request.into_draft()?;
-    let invalid = |ComposeError { field, reason }: ComposeError| Problem::invalid(&field, reason);
-    let message = api.parts().compose.compose(draft).map_err(invalid)?;
+    let message = api.parts().compose.compose(draft).map_err(|error| not_composed(api, error))?;
     submission(api, caller, tenant, reverse_path, recipients, steering, message)
+}
+
+/// Base64 makes a message larger than the body that it came in: too large is the same problem there.
+fn not_composed(api: &Api, error: ComposeError) -> Problem {
+    if error.too_large {
+        let limit = api.config().smtp.max_message_size.0;
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", error.to_string()).with("limit", limit);
+    }
+    Problem::invalid(&error.field, error.reason)
 }
 
 fn from_raw(

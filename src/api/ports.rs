@@ -134,6 +134,8 @@ pub struct ComposeError {
     pub field: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether it is only its size that is wrong.
+    pub too_large: bool,
 }
 
 /// What the daemon does when an operator asks.

@@ -98,9 +98,11 @@ impl Compose for Writer {
             attachments: draft.attachments.into_iter().map(attachment).collect(),
         };
         let message_id = format!("{}@{}", MessageId::new(now, random::u128()), config.hostname);
-        message
-            .build(now, &message_id, config.smtp.max_message_size.0)
-            .map_err(|error| ComposeError { field: error.field, reason: error.reason })
+        message.build(now, &message_id, config.smtp.max_message_size.0).map_err(|error| ComposeError {
+            field: error.field,
+            reason: error.reason,
+            too_large: error.too_large,
+        })
     }
 }
 

@@ -86,10 +86,12 @@ pub struct BuildError {
     pub field: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether it is only its size that is wrong.
+    pub too_large: bool,
 }
 
 fn error(field: impl Into<String>, reason: impl Into<String>) -> BuildError {
-    BuildError { field: field.into(), reason: reason.into() }
+    BuildError { field: field.into(), reason: reason.into(), too_large: false }
 }
 
 impl Message {
@@ -104,7 +106,10 @@ impl Message {
     pub fn build(&self, date: Timestamp, message_id: &str, size_max: u64) -> Result<Bytes, BuildError> {
         let content: usize = self.attachments.iter().map(|a| a.content.len()).sum();
         let texts = self.text.as_ref().map_or(0, String::len) + self.html.as_ref().map_or(0, String::len);
-        let too_large = || error("message", format!("it would be larger than {size_max} octets"));
+        let too_large = || BuildError {
+            too_large: true,
+            ..error("message", format!("it would be larger than {size_max} octets (smtp.max_message_size)"))
+        };
         // Base64 makes four octets of three: what is too large can be refused before it is made.
         if (content / 3 * 4 + texts) as u64 > size_max {
             return Err(too_large());

@@ -199,7 +199,7 @@ fn data_dir(config: &Path) -> anyhow::Result<PathBuf> {
     Ok(config.parent().unwrap_or(Path::new(".")).join(dir))
 }
 
-/// The daemon's problem as one line.
+/// The daemon's problem, and its status.
 async fn failure(response: Response<Incoming>) -> anyhow::Error {
     /// The largest problem that is read.
     const PROBLEM_MAX: usize = 1 << 20;
@@ -207,10 +207,12 @@ async fn failure(response: Response<Incoming>) -> anyhow::Error {
     let body =
         Limited::new(response.into_body(), PROBLEM_MAX).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let text = problem["detail"].as_str().or(problem["title"].as_str()).map(super::out::printable);
+    let text = problem["detail"].as_str().or(problem["title"].as_str()).map(super::out::printable_lines);
     let text = text.unwrap_or_else(|| format!("the daemon answered {status}"));
     match status {
         StatusCode::UNAUTHORIZED => anyhow!("{text} (401): see --key-file"),
+        // The hints of a configuration's problems stand on lines of their own.
+        _ if text.contains('\n') => anyhow!("{text}"),
         _ => anyhow!("{text} ({})", status.as_u16()),
     }
 }

@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::human::{count, relative, size, span, time};
-use super::out::printable;
+use super::out::{printable, printable_lines};
 use super::{Client, Connection, Out};
 use crate::api::ports::BackupDone;
 use crate::api::types::{Reloaded, Status};
@@ -69,7 +69,7 @@ pub async fn reload(client: &Client, out: &mut Out) -> anyhow::Result<()> {
         return out.value(&done);
     }
     out.line("the new config is in force")?;
-    done.changes.iter().try_for_each(|change| out.line(format!("  {}", printable(change))))
+    done.changes.iter().try_for_each(|change| out.line(format!("  {}", printable_lines(change))))
 }
 
 /// Ends intake, and with `--wait` waits for the end.

@@ -156,7 +156,11 @@ fn line(event: &Event) -> String {
     facts.extend(event.recipient.as_ref().map(|r| r.to_string()));
     facts.extend(event.recipients.map(|n| format!("{n} recipients")));
     facts.extend(event.mx.as_ref().map(|mx| format!("at {mx}")));
-    facts.extend(event.smtp.as_ref().map(|r| format!("{} {}", r.code, r.text)));
+    facts.extend(event.smtp.as_ref().map(|r| match r.code {
+        // What no remote said has no code.
+        0 => r.text.to_string(),
+        code => format!("{code} {}", r.text),
+    }));
     facts.extend(event.reason.as_ref().map(|r| r.to_string()));
     line += &format!("  {}", facts.join("  "));
     printable(&line)

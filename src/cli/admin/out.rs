@@ -118,6 +118,11 @@ impl Table {
     }
 }
 
+/// A text of several lines, as a problem with its hint: the line ends stay, other controls do not.
+pub fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
+
 /// A text without controls: a remote's reply may hold escapes meant for this terminal.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

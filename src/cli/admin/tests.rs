@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::csv::{Accounting, HEADER};
 use super::human::{count, size, span};
-use super::out::{Table, printable};
+use super::out::{Table, printable, printable_lines};
 use super::{AdminCommand, Client, Connection, Out, execute};
 use crate::api::Server;
 use crate::api::tests::world::{ADMIN, World, full_event, mailbox, name};
@@ -254,6 +254,7 @@ fn forms_for_people() {
     assert_eq!([size(0), size(1_023), size(4_200), size(5 << 30)], ["0 B", "1023 B", "4.1 KiB", "5.0 GiB"]);
     assert_eq!([count(7), count(1_234), count(1_234_567)], ["7", "1,234", "1,234,567"]);
     assert_eq!([span(s(0)), span(s(65)), span(s(7_800)), span(s(270_000))], ["0ms", "1m05s", "2h10m", "3d3h"]);
+    assert_eq!(printable_lines("a\u{1b}b\n    hint: c"), "a\\u{1b}b\n    hint: c");
     assert_eq!(printable("a\u{1b}[2J\u{202e}b\tc"), "a\\u{1b}[2J\\u{202e}b c");
     let mut table = Table::new(&["NAME", "#N", "LAST"]);
     table.row(["ä".into(), "7".into(), String::new()]);

@@ -152,6 +152,14 @@ fn the_node_needs_a_name_and_a_folder() {
 }
 
 #[test]
+fn what_is_not_served_yet_is_said() {
+    check_warnings(
+        "[public]\naddress = '0.0.0.0:8080'\nurl = 'https://links.example.com'\n",
+        &["1:2: public: nothing listens on 0.0.0.0:8080 yet"],
+    );
+}
+
+#[test]
 fn listeners_do_not_clash() {
     check(
         "[[smtp.listeners]]\naddress = '127.0.0.1:25'\n[[smtp.listeners]]\naddress = '127.0.0.1:25'\n\

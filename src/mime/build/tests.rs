@@ -209,3 +209,14 @@ fn python_reads_what_was_written() {
     assert_eq!(read["files"][1][0], "Übersicht für \"alle\".bin");
     assert_eq!(read["files"][1][2], serde_json::json!((0..=255).collect::<Vec<u8>>()));
 }
+
+#[test]
+fn only_the_size_is_called_too_large() {
+    let mut m = message();
+    m.text = Some("x\r\n".repeat(1000));
+    let error = m.build(NOW, "id@acme.example", 1 << 10).expect_err("larger than a KiB");
+    assert!(error.too_large && error.reason.contains("1024"), "{error}");
+    m.subject = Some("a\r\nBcc: b@c.example".into());
+    let error = m.build(NOW, "id@acme.example", 1 << 20).expect_err("an injection");
+    assert!(!error.too_large, "{error}");
+}
