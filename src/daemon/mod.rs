@@ -138,7 +138,9 @@ impl Daemon {
             phases: phases.clone(),
             store_status: opened.status,
         })?;
-        let intake = threads::spawn("intake", hands.tied("intake"), move || smtp.run(when(phases, |phase| phase > Phase::Running)))?;
+        let intake = threads::spawn("intake", hands.tied("intake"), move || {
+            smtp.run(when(phases, |phase| phase > Phase::Running))
+        })?;
         *hands.listeners.lock() = describe(&config.smtp.listeners, &smtp_addresses, http);
         for listener in hands.listeners.lock().iter() {
             info!(%listener, "listening");

@@ -9,7 +9,11 @@ use tokio::task::LocalSet;
 ///
 /// `make` runs on the new thread, inside the runtime, so the future need not be `Send`. `guard` is dropped when the thread ends,
 /// also when it panics.
-pub(super) fn spawn<F, T>(name: &str, guard: impl Send + 'static, make: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<T>>
+pub(super) fn spawn<F, T>(
+    name: &str,
+    guard: impl Send + 'static,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<T>>
 where
     F: Future<Output = T>,
     T: Send + 'static,
@@ -30,7 +34,8 @@ mod tests {
     #[test]
     fn a_thread_that_panics_lets_go_of_its_guard() {
         let guard = Arc::new(());
-        let thread = super::spawn("test", guard.clone(), || async { assert!(std::hint::black_box(false), "on purpose") });
+        let thread =
+            super::spawn("test", guard.clone(), || async { assert!(std::hint::black_box(false), "on purpose") });
         assert!(thread.expect("a thread").join().is_err());
         assert_eq!(Arc::strong_count(&guard), 1);
     }
