@@ -157,6 +157,17 @@ pub struct SmtpReply {
     pub text: Box<str>,
 }
 
+impl std::fmt::Display for SmtpReply {
+    /// As it would stand in a session: `550 5.1.1 no such user`; the text alone where there was no reply.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.code, &self.enhanced) {
+            (0, _) => f.write_str(&self.text),
+            (code, Some(enhanced)) => write!(f, "{code} {enhanced} {}", self.text),
+            (code, None) => write!(f, "{code} {}", self.text),
+        }
+    }
+}
+
 /// One record of the log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {

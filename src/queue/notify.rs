@@ -203,20 +203,11 @@ fn host_of(peer: &Peer) -> String {
     peer.host.to_string()
 }
 
-/// A reply as it would stand in a session.
-fn one_line(reply: &SmtpReply) -> String {
-    match (reply.code, &reply.enhanced) {
-        (0, _) => reply.text.to_string(),
-        (code, Some(enhanced)) => format!("{code} {enhanced} {}", reply.text),
-        (code, None) => format!("{code} {}", reply.text),
-    }
-}
-
 /// RFC 3463 §3.5: X.4.7, delivery time expired; with the last words that were heard.
 fn expiry(outcome: &NoticeOutcome<'_>) -> Option<SmtpReply> {
     let NoticeOutcome::Expired { failure, last_reply } = outcome else { return None };
     let last = match failure {
-        Some(failure) => Some(one_line(&failure.reply)),
+        Some(failure) => Some(failure.reply.to_string()),
         None => last_reply.map(str::to_owned),
     };
     let text = match last {

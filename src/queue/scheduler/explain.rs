@@ -118,8 +118,10 @@ impl Scheduler {
     }
 
     pub(super) fn list(&self, matcher: &Matcher, limit: usize) -> Vec<QueueInfo> {
-        let all = self.matching(matcher).into_iter().take(limit);
-        all.filter_map(|(id, _)| self.queues.get(&id)).map(|q| self.queue_info(q)).collect()
+        let all = self.matching(matcher).into_iter().filter_map(|(id, _)| self.queues.get(&id));
+        // A queue that has just become empty is kept for a while; nobody asked for it.
+        let held = all.filter(|q| q.count > 0 || !q.window.is_empty());
+        held.take(limit).map(|q| self.queue_info(q)).collect()
     }
 
     pub(super) fn summary(&self, top: usize) -> Summary {

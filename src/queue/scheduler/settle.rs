@@ -419,6 +419,7 @@ impl Scheduler {
             EventKind::Deferred => "deferred",
             EventKind::Bounced => "bounced",
             EventKind::Expired => "expired",
+            // Every other end is ours: no route, policy, rendering.
             _ => "failed",
         };
         let delay = self.now.since(entry.accepted).as_millis();
@@ -426,7 +427,7 @@ impl Scheduler {
         let default = if kind == EventKind::Delivered { "2.0.0" } else { "-" };
         tracing::info!(
             target: "posthaste::delivery",
-            "status={status} id={} to=<{}> relay={} delay={}.{:03} attempt={} source={} dsn={} stat=\"{} {}\"",
+            "status={status} id={} to=<{}> relay={} delay={}.{:03} attempt={} source={} dsn={} stat=\"{}\"",
             entry.key.delivery.message,
             event.recipient.as_ref().map_or("", |r| r.as_str()),
             event.mx.as_deref().unwrap_or("none"),
@@ -435,18 +436,13 @@ impl Scheduler {
             event.attempt.unwrap_or(0),
             event.source.as_ref().map_or("none", |s| s.as_str()),
             reply.and_then(|r| r.enhanced.as_deref()).unwrap_or(default),
-            reply.map_or(0, |r| r.code),
-            reply.map_or("", |r| &*r.text),
+            reply.map_or_else(String::new, ToString::to_string),
         );
     }
 }
 
 fn last_reply(reply: &SmtpReply) -> Box<str> {
-    let mut text = match (reply.code, &reply.enhanced) {
-        (0, _) => reply.text.to_string(),
-        (code, Some(enhanced)) => format!("{code} {enhanced} {}", reply.text),
-        (code, None) => format!("{code} {}", reply.text),
-    };
+    let mut text = reply.to_string();
     if text.len() > LAST_REPLY_MAX {
         let end = (0..=LAST_REPLY_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
