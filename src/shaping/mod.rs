@@ -2,9 +2,9 @@
 //!
 //! 1. [`Limits`] are worked out for a site from the config (domain rule, then site rule, then default; or the route's own),
 //! 2. the scheduler keeps the counters: gauges of connections and [`Bucket`]s of tokens,
-//! 3. [`admit`] looks at a [`Question`] (limits, counters, now) and answers [`Verdict::Go`] or [`Verdict::Wait`] with
+//! 3. [`admit()`] looks at a [`Question`] (limits, counters, now) and answers [`Verdict::Go`] or [`Verdict::Wait`] with
 //!    the [`Reason`] and what ends the wait: a time, or the release of a named limit,
-//! 4. [`explain`] walks the same steps and words each of them: what an operator reads is what was decided.
+//! 4. [`explain()`] walks the same steps and words each of them: what an operator reads is what was decided.
 //!
 //! Everything here is a pure function of its arguments; time is one of them.
 
