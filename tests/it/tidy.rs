@@ -155,7 +155,7 @@ fn module_docs(_: &str, text: &str) -> Wrong {
     }
 }
 
-/// A TODO says why it is not done. Gaps against an RFC are `RFC todo`, which the coverage table reads.
+/// A TODO says why it is not done. Gaps against an RFC are marked `RFC todo`.
 fn todos(_: &str, text: &str) -> Wrong {
     let mut wrong = Vec::new();
     for (i, line) in text.lines().enumerate() {
