@@ -75,7 +75,9 @@ fn main() -> Result<(), Failed> {
                     News::Settled { .. } => {
                         done.fetch_add(1, Ordering::Relaxed);
                     }
-                    News::Dirty { .. } => return Err("the bench was too slow to read its news".into()),
+                    News::Dirty { .. } | News::Run { .. } => {
+                        return Err("the bench was too slow to read its news".into());
+                    }
                 }
             }
         }
@@ -197,6 +199,7 @@ impl Shape {
             size: body.len() as u32,
             recipients: 1,
             delay_noticed: false,
+            sent: None,
         };
         let queue = QueueKey {
             class: Class::Transactional,
@@ -242,7 +245,7 @@ fn settle(ledger: &Ledger, queue: posthaste::types::QueueId, entry: &QueueEntry,
     event.mx = Some("mx1.d1.example [192.0.2.1]".into());
     event.attempt = Some(1);
     let (key, size, recipients) = (entry.key, entry.size, entry.recipients);
-    let settled = Settled { queue, key, size, recipients, next: Next::Done, events: vec![event] };
+    let settled = Settled { queue, key, size, recipients, sent: None, next: Next::Done, events: vec![event] };
     Ok(ledger.settle(Settle { settled: vec![settled], owed: Vec::new() })?)
 }
 

@@ -12,7 +12,7 @@ use crate::types::{Class, Domain, EventSeq, Mailbox, MessageId, Name, Timestamp}
 /// What happened.
 ///
 /// Terminal kinds end a recipient: exactly one of them is written for each accepted recipient.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// Durable and queued: one event a message (`recipients` counts them), one a recipient is implied.
@@ -53,13 +53,25 @@ pub enum EventKind {
     Suspended,
     /// A suspension ended.
     Resumed,
+    /// A campaign was started: its rows are being sent. `recipients` counts them.
+    CampaignStarted,
+    /// A campaign was paused.
+    CampaignPaused,
+    /// A campaign goes on.
+    CampaignResumed,
+    /// A campaign was cancelled.
+    CampaignCancelled,
+    /// A campaign was stopped by one of its own conditions.
+    CampaignHalted,
+    /// The last row of a campaign ended.
+    CampaignDone,
     /// Events before this one are gone: the reader lagged behind the retention.
     Gap,
 }
 
 impl EventKind {
     /// All kinds, in the order of the documentation.
-    pub const ALL: [EventKind; 20] = [
+    pub const ALL: [EventKind; 26] = [
         EventKind::Accepted,
         EventKind::Rejected,
         EventKind::Deferred,
@@ -79,6 +91,12 @@ impl EventKind {
         EventKind::Unsubscribed,
         EventKind::Suspended,
         EventKind::Resumed,
+        EventKind::CampaignStarted,
+        EventKind::CampaignPaused,
+        EventKind::CampaignResumed,
+        EventKind::CampaignCancelled,
+        EventKind::CampaignHalted,
+        EventKind::CampaignDone,
         EventKind::Gap,
     ];
 
@@ -104,6 +122,12 @@ impl EventKind {
             EventKind::Unsubscribed => "unsubscribed",
             EventKind::Suspended => "suspended",
             EventKind::Resumed => "resumed",
+            EventKind::CampaignStarted => "campaign_started",
+            EventKind::CampaignPaused => "campaign_paused",
+            EventKind::CampaignResumed => "campaign_resumed",
+            EventKind::CampaignCancelled => "campaign_cancelled",
+            EventKind::CampaignHalted => "campaign_halted",
+            EventKind::CampaignDone => "campaign_done",
             EventKind::Gap => "gap",
         }
     }
@@ -130,6 +154,12 @@ impl EventKind {
             | EventKind::Unsubscribed
             | EventKind::Suspended
             | EventKind::Resumed
+            | EventKind::CampaignStarted
+            | EventKind::CampaignPaused
+            | EventKind::CampaignResumed
+            | EventKind::CampaignCancelled
+            | EventKind::CampaignHalted
+            | EventKind::CampaignDone
             | EventKind::Gap => false,
         }
     }

@@ -153,6 +153,7 @@ fn enveloped(report: dsn::Dsn, id: MessageId, original: &Envelope, now: Timestam
             size: u32::try_from(size).unwrap_or(u32::MAX),
             recipients: 1,
             delay_noticed: false,
+            sent: None,
         },
     });
     let deliveries = deliveries.collect();

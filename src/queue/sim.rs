@@ -245,7 +245,7 @@ impl World {
                 next_due = next_due.min(oldest);
             }
             if count > 0 {
-                rows.push(QueueRow { id: *id, key: Arc::new(key.clone()), next_due, count, bytes, oldest });
+                rows.push(QueueRow { id: *id, key: Arc::new(key.clone()), next_due, count, bytes, oldest, rows: None });
             }
         }
         rows
@@ -490,7 +490,7 @@ impl World {
                             Change::PutState { key, value } => drop(self.state.insert(key, value)),
                             Change::RemoveState { key } => drop(self.state.remove(&key)),
                             Change::Event(event) => self.events.push(*event),
-                            Change::Accept(_) => unreachable!("the scheduler accepts nothing"),
+                            other => unreachable!("the scheduler does not ask for {other:?}"),
                         }
                     }
                     self.plan(0, Happening::Submitted { ticket });

@@ -67,6 +67,7 @@ pub(crate) fn entry(message: &StoredMessage, index: u32) -> QueueEntry {
         size: message.body.len() as u32,
         recipients: envelope.recipients.len() as u32,
         delay_noticed: false,
+        sent: None,
     }
 }
 

@@ -7,9 +7,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{Change, EntryKey, NewMessage, QueueEntry, QueueRow, Settle, StoredMessage, keys};
+use super::{
+    Change, EntryKey, NewMessage, QueueEntry, QueueRow, Row, Run, RunCounts, Sent, Settle, StoredMessage, Table, keys,
+};
 use crate::event::Event;
-use crate::types::{EventSeq, Mailbox, MessageId, Name, QueueId};
+use crate::types::{AddressHash, CampaignNo, EventSeq, Mailbox, MessageId, Name, QueueId, RowId};
 
 /// The most submissions that may wait for the ledger; then submitters wait for room.
 pub const SUBMITS_MAX: usize = 1_024;
@@ -142,7 +144,10 @@ pub(super) fn change_bytes(change: &Change) -> usize {
         Change::Accept(new) => new_message_bytes(new),
         Change::Event(_) => 512,
         Change::PutState { key, value } => key.len() + value.len(),
-        Change::RemoveState { key } => key.len(),
+        Change::RemoveState { key } | Change::Remove { key, .. } => key.len(),
+        Change::Put { key, value, .. } => key.len() + value.len(),
+        Change::Rows(new) => new.rows.iter().map(|row| 128 + row.value.len()).sum(),
+        Change::Run(_) | Change::PurgeCampaign(_) => 64,
     }
 }
 
@@ -265,6 +270,66 @@ pub enum ReadRequest {
         /// Where to.
         reply: ReadReply<Vec<QueueRow>>,
     },
+    /// Rows of a campaign, in the order of their ids.
+    Rows {
+        /// The campaign.
+        campaign: CampaignNo,
+        /// Strictly after this.
+        after: Option<RowId>,
+        /// How many at the most.
+        limit: usize,
+        /// Where to.
+        reply: ReadReply<Vec<Row>>,
+    },
+    /// One row of a campaign.
+    Row {
+        /// Which.
+        id: RowId,
+        /// Where to; `None` when it is not there.
+        reply: ReadReply<Option<Row>>,
+    },
+    /// What `sent` says of addresses, in the order asked.
+    Sent {
+        /// The campaign.
+        campaign: CampaignNo,
+        /// The step.
+        step: u8,
+        /// The addresses.
+        hashes: Vec<AddressHash>,
+        /// Where to.
+        reply: ReadReply<Vec<Option<Sent>>>,
+    },
+    /// The run of a campaign's step, if it was started and not ended, and its counts.
+    Run {
+        /// The campaign.
+        campaign: CampaignNo,
+        /// The step.
+        step: u8,
+        /// Where to.
+        reply: ReadReply<(Option<Run>, RunCounts)>,
+    },
+    /// Records of a table with these keys, in the order asked.
+    TableGet {
+        /// The table.
+        table: Table,
+        /// The keys.
+        keys: Vec<Vec<u8>>,
+        /// Where to.
+        reply: ReadReply<Vec<Option<Bytes>>>,
+    },
+    /// Records of a table whose keys begin with a prefix, in order of key.
+    TableScan {
+        /// The table.
+        table: Table,
+        /// The prefix.
+        prefix: Vec<u8>,
+        /// Strictly after this key.
+        after: Option<Vec<u8>>,
+        /// How many at the most.
+        limit: usize,
+        /// Where to.
+        reply: ReadReply<Vec<StateRecord>>,
+    },
 }
 
 /// The way to the reader threads; cheap to clone.
@@ -353,6 +418,48 @@ impl Reader {
     /// The rows of all queues that hold something, as they are on disk.
     pub async fn queues(&self) -> Result<Vec<QueueRow>, ReadError> {
         self.ask(|reply| ReadRequest::Queues { reply }).await
+    }
+
+    /// Rows of a campaign in the order of their ids, strictly after one of them, at most `limit`.
+    pub async fn rows(&self, campaign: CampaignNo, after: Option<RowId>, limit: usize) -> Result<Vec<Row>, ReadError> {
+        self.ask(|reply| ReadRequest::Rows { campaign, after, limit, reply }).await
+    }
+
+    /// One row of a campaign, or `None` when it is not there.
+    pub async fn row(&self, id: RowId) -> Result<Option<Row>, ReadError> {
+        self.ask(|reply| ReadRequest::Row { id, reply }).await
+    }
+
+    /// What became of addresses in a step of a campaign, in the order asked; `None` for those that are not in it.
+    pub async fn sent(
+        &self,
+        campaign: CampaignNo,
+        step: u8,
+        hashes: Vec<AddressHash>,
+    ) -> Result<Vec<Option<Sent>>, ReadError> {
+        self.ask(|reply| ReadRequest::Sent { campaign, step, hashes, reply }).await
+    }
+
+    /// The run of a campaign's step, if it was started and not ended, and its counts.
+    pub async fn run(&self, campaign: CampaignNo, step: u8) -> Result<(Option<Run>, RunCounts), ReadError> {
+        self.ask(|reply| ReadRequest::Run { campaign, step, reply }).await
+    }
+
+    /// Records of a table, in the order asked.
+    pub async fn table_get(&self, table: Table, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>, ReadError> {
+        self.ask(|reply| ReadRequest::TableGet { table, keys, reply }).await
+    }
+
+    /// Records of a table whose keys begin with `prefix`, in order of key, strictly after a key, at most `limit`.
+    pub async fn table_scan(
+        &self,
+        table: Table,
+        prefix: impl Into<Vec<u8>>,
+        after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Vec<StateRecord>, ReadError> {
+        let prefix = prefix.into();
+        self.ask(|reply| ReadRequest::TableScan { table, prefix, after, limit, reply }).await
     }
 
     async fn ask<T>(&self, make: impl FnOnce(ReadReply<T>) -> ReadRequest) -> Result<T, ReadError> {

@@ -35,8 +35,8 @@ pub use handle::{
     SUBMIT_BYTES_MAX, SUBMITS_MAX, StateRecord, SubmitError,
 };
 pub use model::{
-    Change, EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, News, Next, QueueEntry, QueueRow, Settle,
-    Settled, StoredMessage, Via,
+    Change, EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, NewRow, NewRows, News, Next, QueueEntry,
+    QueueRow, QueueRows, Row, Run, RunChange, RunCounts, Sent, SentStatus, Settle, Settled, StoredMessage, Table, Via,
 };
 pub use open::{Cut, FORMAT, OpenError, OpenReport, Opened, StoreOptions, StoreThreads, open};
 pub use status::StoreStatus;

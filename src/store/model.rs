@@ -1,12 +1,14 @@
 //! What the store keeps and what it is asked to change, as the engines see it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::types::{
-    Class, DeliveryId, Domain, Mailbox, MessageId, Name, Notify, QueueId, QueueKey, Ret, ReversePath, Timestamp,
+    AddressHash, CampaignNo, Class, DeliveryId, Domain, Mailbox, MessageId, Name, Notify, QueueId, QueueKey, Ret,
+    ReversePath, RowId, Timestamp,
 };
 
 /// How a message came in.
@@ -18,6 +20,8 @@ pub enum Via {
     Http,
     /// Made by us: a notification.
     Internal,
+    /// Rendered from a campaign's row at the attempt: the stored octets are the row, not the message.
+    Campaign,
 }
 
 /// All that is known of a message besides its octets.
@@ -111,6 +115,8 @@ pub struct QueueEntry {
     pub recipients: u32,
     /// Whether a notice of delay was sent (RFC 3461).
     pub delay_noticed: bool,
+    /// For a campaign's row (its message id is a [`RowId`]): the address by which `sent` knows it.
+    pub sent: Option<AddressHash>,
 }
 
 /// One recipient of a message that is being accepted.
@@ -155,6 +161,8 @@ pub struct Settled {
     pub size: u32,
     /// How many recipients the message had at acceptance.
     pub recipients: u32,
+    /// For a campaign's row: the address by which `sent` knows it.
+    pub sent: Option<AddressHash>,
     /// What becomes of it.
     pub next: Next,
     /// The events that tell it.
@@ -189,6 +197,132 @@ pub enum Change {
         /// The key.
         key: Vec<u8>,
     },
+    /// Rows of a campaign are uploaded.
+    Rows(Box<NewRows>),
+    /// A campaign's rows may be sent, or not any more.
+    Run(Box<RunChange>),
+    /// All that the store has of a campaign but its events goes: rows, `sent`, counts. In steps, by the ledger itself.
+    PurgeCampaign(CampaignNo),
+    /// A record of a table is written.
+    Put {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// A record of a table is removed.
+    Remove {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// Tables of records that their owners lay out; keys that a tenant owns begin with its name and a zero octet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Table {
+    /// Contacts of audiences.
+    Contacts,
+    /// Addresses that are not sent to.
+    Suppressions,
+}
+
+/// Rows of a campaign that are being uploaded. Whoever submits has looked that none of their addresses is in `sent`.
+#[derive(Clone, Debug)]
+pub struct NewRows {
+    /// The campaign.
+    pub campaign: CampaignNo,
+    /// The step.
+    pub step: u8,
+    /// The rows.
+    pub rows: Vec<NewRow>,
+}
+
+/// One row.
+#[derive(Clone, Debug)]
+pub struct NewRow {
+    /// Its queue; made when it is new. Nothing is sent from it before the campaign runs.
+    pub queue: Arc<QueueKey>,
+    /// See [`RowId::slot`](crate::types::RowId).
+    pub slot: u8,
+    /// Its number among the rows of the campaign; used once only.
+    pub seq: u32,
+    /// Its address.
+    pub hash: AddressHash,
+    /// Address and variables, as `campaign` writes them.
+    pub value: Bytes,
+}
+
+/// What a run changes to.
+#[derive(Clone, Debug)]
+pub struct RunChange {
+    /// The campaign.
+    pub campaign: CampaignNo,
+    /// The step.
+    pub step: u8,
+    /// How its rows are sent; `None` ends it: rows that were never tried are not sent any more, those that wait for another attempt
+    /// stay in their queues.
+    pub run: Option<Run>,
+}
+
+/// How the rows of a campaign are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// When it was started: the time of acceptance of its rows.
+    pub accepted: Timestamp,
+    /// When the rows of slot 0 are due; those of slot n are due n × 15 min later.
+    pub due: Timestamp,
+    /// How long after it is due a row is given up.
+    pub expire_after: Duration,
+}
+
+/// What `sent` says of an address in a step of a campaign.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// Where its row stands.
+    pub row: RowId,
+    /// What became of it.
+    pub status: SentStatus,
+}
+
+/// What became of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SentStatus {
+    /// It was uploaded, and no outcome is known.
+    Waiting,
+    /// It was tried and waits in `queue` for another attempt.
+    Queued,
+    /// It ended with this event, at this time.
+    Ended(EventKind, Timestamp),
+}
+
+/// Counts of a campaign's step, part of the batches that they count.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RunCounts {
+    /// Rows uploaded.
+    pub rows: u64,
+    /// Rows that were never tried and will be, if the campaign runs.
+    pub fresh: u64,
+    /// Rows that wait for another attempt.
+    pub queued: u64,
+    /// Rows that will not be tried, since the run was ended before.
+    pub dropped: u64,
+    /// Events of its rows by kind.
+    pub events: std::collections::BTreeMap<EventKind, u64>,
+}
+
+/// A row as it is read.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Where it stands.
+    pub id: RowId,
+    /// Its address.
+    pub hash: AddressHash,
+    /// Address and variables, as `campaign` writes them.
+    pub value: Bytes,
 }
 
 /// What a start reads of a queue.
@@ -206,6 +340,21 @@ pub struct QueueRow {
     pub bytes: u64,
     /// When its oldest entry was accepted, at the latest write; a bound, not exact.
     pub oldest: Timestamp,
+    /// For the queue of a campaign: whose rows it has, and whether they are sent. Rows of a campaign that does not run are counted here too.
+    pub rows: Option<QueueRows>,
+}
+
+/// What a queue has of a campaign's rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueueRows {
+    /// The campaign.
+    pub campaign: CampaignNo,
+    /// The step.
+    pub step: u8,
+    /// Rows that were never tried; they are part of the queue's count.
+    pub fresh: u64,
+    /// Whether the campaign runs.
+    pub running: bool,
 }
 
 /// What the ledger tells the egress side after a commit.
@@ -228,6 +377,16 @@ pub enum News {
         queue: QueueId,
         /// Where the entry stood.
         key: EntryKey,
+    },
+    /// A campaign's run began (its queues, as they are now on disk), or ended (the queues with what is left in them). Sent before any outcome
+    /// of it, and never dropped.
+    Run {
+        /// The campaign.
+        campaign: CampaignNo,
+        /// Whether it runs.
+        running: bool,
+        /// Its queues.
+        queues: Vec<QueueRow>,
     },
     /// The channel was full: these queues have entries that were not told one by one, and must be scanned.
     Dirty {

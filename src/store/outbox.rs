@@ -76,7 +76,7 @@ impl Outbox {
                     self.dirty.insert(queue, key);
                 }
                 News::Dirty { queues } => self.dirty.extend(queues),
-                News::Settled { .. } => self.settled.push(one),
+                News::Settled { .. } | News::Run { .. } => self.settled.push(one),
             }
         }
     }

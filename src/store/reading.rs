@@ -90,6 +90,12 @@ impl<'a> View<'a> {
                 let found = self.at.get(&self.spaces.state, key).map(|v| v.map(Bytes::from));
                 let _ = reply.send(told(found.map_err(Failure::from)));
             }
+            ReadRequest::Rows { .. }
+            | ReadRequest::Row { .. }
+            | ReadRequest::Sent { .. }
+            | ReadRequest::Run { .. }
+            | ReadRequest::TableGet { .. }
+            | ReadRequest::TableScan { .. } => {}
             ReadRequest::Queues { reply } => {
                 let _ = reply.send(told(self.queues()));
             }

@@ -59,6 +59,7 @@ fn encode_envelope(out: &mut Encoder, envelope: &Envelope) {
         Via::Smtp => 0,
         Via::Http => 1,
         Via::Internal => 2,
+        Via::Campaign => 3,
     });
     out.optional_text(envelope.client.as_deref());
 }
@@ -108,6 +109,7 @@ fn decode_envelope(id: MessageId, d: &mut Decoder<'_>) -> Result<Envelope, Decod
             0 => Via::Smtp,
             1 => Via::Http,
             2 => Via::Internal,
+            3 => Via::Campaign,
             _ => return Err(DecodeError::Field("via")),
         },
         client: d.optional_text("client")?,
@@ -141,6 +143,7 @@ pub(super) fn decode_entry(key: EntryKey, value: &[u8]) -> Result<QueueEntry, De
         size: d.u32("size")?,
         recipients: d.u32("recipients")?,
         delay_noticed: d.flag("delay noticed")?,
+        sent: None,
     };
     d.end()?;
     Ok(entry)
@@ -173,6 +176,7 @@ pub(super) fn decode_row(id: QueueId, value: &[u8]) -> Result<(QueueRow, EntryKe
         count: d.number()?,
         bytes: d.number()?,
         oldest: time(&mut d)?,
+        rows: None,
     };
     let watermark = EntryKey { due: time(&mut d)?, delivery: DeliveryId::from_bytes(d.array()?) };
     d.end()?;

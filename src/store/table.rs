@@ -92,8 +92,15 @@ impl QueueTable {
         // 2³² queues: a thousand new ones a second for 49 days; ids of queues long gone would come again only then.
         self.next = self.next.checked_add(1).unwrap_or(1);
         let key = Arc::new(key.clone());
-        let row =
-            QueueRow { id, key: key.clone(), next_due: Timestamp::NEVER, count: 0, bytes: 0, oldest: Timestamp::NEVER };
+        let row = QueueRow {
+            id,
+            key: key.clone(),
+            next_due: Timestamp::NEVER,
+            count: 0,
+            bytes: 0,
+            oldest: Timestamp::NEVER,
+            rows: None,
+        };
         self.by_key.insert(key, id);
         self.by_id.insert(id, Queue { row, watermark: keys::FIRST_ENTRY, removed: 0, touched: false, idle: false });
         id

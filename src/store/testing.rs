@@ -130,6 +130,7 @@ pub(super) fn entry(n: u64, index: u32, due: u64, size: u32, recipients: u32) ->
         size,
         recipients,
         delay_noticed: false,
+        sent: None,
     }
 }
 
@@ -140,5 +141,5 @@ pub(super) fn accept(new: NewMessage) -> Vec<Change> {
 /// An outcome of one entry.
 pub(super) fn settle(queue: QueueId, entry: &QueueEntry, next: Next, events: Vec<Event>) -> Settle {
     let (key, size, recipients) = (entry.key, entry.size, entry.recipients);
-    Settle { settled: vec![Settled { queue, key, size, recipients, next, events }], owed: Vec::new() }
+    Settle { settled: vec![Settled { queue, key, size, recipients, sent: entry.sent, next, events }], owed: Vec::new() }
 }

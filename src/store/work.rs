@@ -190,6 +190,11 @@ impl<'a> Work<'a> {
                 Change::RemoveState { key } => {
                     self.state.insert(key, None);
                 }
+                Change::Rows(_)
+                | Change::Run(_)
+                | Change::PurgeCampaign(_)
+                | Change::Put { .. }
+                | Change::Remove { .. } => {}
             }
         }
     }
@@ -324,5 +329,6 @@ fn blank_entry(key: EntryKey) -> QueueEntry {
         size: 0,
         recipients: u32::MAX,
         delay_noticed: false,
+        sent: None,
     }
 }

@@ -9,6 +9,7 @@ mod mailbox;
 mod name;
 mod nearest;
 mod queue_key;
+mod row;
 mod time;
 
 pub use dsn::{Notify, Ret};
@@ -17,4 +18,5 @@ pub use mailbox::{AddressError, Domain, Mailbox, ReversePath};
 pub use name::{Name, NameError};
 pub use nearest::nearest;
 pub use queue_key::{Class, QueueKey};
+pub use row::{AddressHash, CampaignNo, RowId, SLOT_MILLIS};
 pub use time::{Millis, Timestamp};

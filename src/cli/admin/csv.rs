@@ -55,6 +55,12 @@ impl Accounting {
                 | EventKind::Unsubscribed
                 | EventKind::Suspended
                 | EventKind::Resumed
+                | EventKind::CampaignStarted
+                | EventKind::CampaignPaused
+                | EventKind::CampaignResumed
+                | EventKind::CampaignCancelled
+                | EventKind::CampaignHalted
+                | EventKind::CampaignDone
                 | EventKind::Gap,
                 _,
             ) => return None,

@@ -203,7 +203,7 @@ impl Intake {
         let header_utf8 = submission.smtputf8 && parsed.header_eight_bit;
         let client = match submission.via {
             Via::Http => submission.client.user,
-            Via::Smtp | Via::Internal => submission.client.address.map(|a| a.to_string()),
+            Via::Smtp | Via::Internal | Via::Campaign => submission.client.address.map(|a| a.to_string()),
         };
         let envelope = Envelope {
             id,
@@ -270,7 +270,7 @@ fn read_header(policy: &Policy, submission: &Submission, headroom: usize) -> Res
     match submission.via {
         Via::Smtp => {}
         // The session has looked at each octet that came by SMTP; nobody has at the others.
-        Via::Http | Via::Internal => check_line_ends(message)?,
+        Via::Http | Via::Internal | Via::Campaign => check_line_ends(message)?,
     }
     let parsed = submission::parse(message).map_err(|error| match error {
         HeaderError::TooLarge => Refusal::new(552, "5.3.4", 413, error.to_string()),
@@ -345,6 +345,7 @@ fn deliveries(envelope: &Envelope, body: &Bytes, pool: &Name) -> Vec<NewDelivery
             size,
             recipients,
             delay_noticed: false,
+            sent: None,
         },
     };
     (0..).zip(&envelope.recipients).map(one).collect()
@@ -376,6 +377,7 @@ fn via_name(via: Via) -> &'static str {
         Via::Smtp => "smtp",
         Via::Http => "http",
         Via::Internal => "internal",
+        Via::Campaign => "campaign",
     }
 }
 

@@ -64,7 +64,7 @@ impl Store {
     pub(crate) fn messages(&self) -> Vec<NewMessage> {
         let accepted = |change| match change {
             Change::Accept(new) => Some(*new),
-            Change::Event(_) | Change::PutState { .. } | Change::RemoveState { .. } => None,
+            _ => None,
         };
         self.take().into_iter().filter_map(accepted).collect()
     }

@@ -266,6 +266,6 @@ impl Scheduler {
             taken.settled = true;
         }
         let (size, recipients) = (entry.size, entry.recipients);
-        settle.settled.push(Settled { queue, key: entry.key, size, recipients, next, events });
+        settle.settled.push(Settled { queue, key: entry.key, size, recipients, sent: entry.sent, next, events });
     }
 }

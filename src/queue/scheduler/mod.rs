@@ -281,6 +281,7 @@ impl Scheduler {
             match item {
                 News::Queued { queue, key, entry, message } => self.on_queued(queue, key, entry, message),
                 News::Settled { queue, key } => self.on_settled(queue, key),
+                News::Run { .. } => {}
                 News::Dirty { queues } => {
                     for (id, key) in queues {
                         self.on_dirty(id, key);

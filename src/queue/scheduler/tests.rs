@@ -419,7 +419,15 @@ fn many_queues_cost_only_when_they_are_due() {
         let to = testing::domain(&format!("d{n}.example"));
         let key = Arc::new(testing::queue_key("acme", Marketing, &to));
         let due = after(86_400 + u64::from(n));
-        rows.push(QueueRow { id: QueueId(1_000_000 + n), key, next_due: due, count: 1, bytes: 1, oldest: START });
+        rows.push(QueueRow {
+            id: QueueId(1_000_000 + n),
+            key,
+            next_due: due,
+            count: 1,
+            bytes: 1,
+            oldest: START,
+            rows: None,
+        });
     }
     for row in rows {
         world.scheduler.add_row(row);

@@ -302,7 +302,7 @@ async fn news_without_room_become_dirty_queues() {
             match news {
                 News::Dirty { queues } => dirty.extend(queues),
                 News::Settled { .. } => settled += 1,
-                News::Queued { .. } => panic!("there was no room"),
+                News::Queued { .. } | News::Run { .. } => panic!("there was no room"),
             }
         }
     }

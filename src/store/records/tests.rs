@@ -12,7 +12,7 @@ fn hex(octets: &[u8]) -> String {
 
 fn row() -> (QueueRow, EntryKey) {
     let key = Arc::new(QueueKey { campaign: Some(name("spring")), ..queue_key("b.example") });
-    let row = QueueRow { id: QueueId(7), key, next_due: NOW, count: 3, bytes: 4_096, oldest: NOW };
+    let row = QueueRow { id: QueueId(7), key, next_due: NOW, count: 3, bytes: 4_096, oldest: NOW, rows: None };
     (row, entry(1, 2, 99, 5, 1).key)
 }
 
