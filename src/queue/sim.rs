@@ -38,6 +38,8 @@ const COMMIT_MS: u64 = 4;
 pub(crate) struct Temper {
     /// Nobody answers before this.
     pub dead_until: Timestamp,
+    /// It greets, and closes before any mail, before this.
+    pub leaves_until: Timestamp,
     /// Of a hundred recipients, so many are deferred.
     pub defers: u64,
     /// Of a hundred recipients, so many are refused.
@@ -94,6 +96,8 @@ pub(crate) struct World {
     pub recorder: Rc<Recorder>,
     /// So many jobs are reported as never looked at.
     pub not_tried: u32,
+    /// What this host lacks for a source: the stage of the failure, until when.
+    pub troubles: AHashMap<String, (&'static str, Timestamp)>,
     /// A message that the reader cannot read.
     pub unreadable: Option<MessageId>,
     pub now: Timestamp,
@@ -138,6 +142,7 @@ impl World {
         let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &recorder);
         Self {
             recorder,
+            troubles: AHashMap::new(),
             not_tried: 0,
             unreadable: None,
             now: START,
@@ -390,6 +395,13 @@ impl World {
         let host = c.request.plan.name.to_string();
         let domain = host.trim_start_matches("mx.").to_owned();
         let dead = self.tempers.get(&domain).is_some_and(|t| t.dead_until > self.now);
+        let trouble = self.troubles.get(c.request.source.name.as_str()).filter(|(_, until)| *until > self.now);
+        if let Some((stage, _)) = trouble {
+            let mut failure = failure(Severity::Temporary, "this host lacks it", false);
+            failure.stage = stage;
+            self.conns.remove(&conn);
+            return self.scheduler.closed(self.now, conn, Some(failure));
+        }
         if dead {
             self.conns.remove(&conn);
             let failure = failure(Severity::Temporary, "connection refused", false);
@@ -397,7 +409,24 @@ impl World {
         }
         self.scheduler.opened(self.now, conn, &testing::peer(&host));
         self.carry_out();
+        if self.tempers.get(&domain).is_some_and(|t| t.leaves_until > self.now) {
+            return self.leave(conn, &host);
+        }
         self.ask(conn);
+    }
+
+    /// The peer closes; a job that was made ready meanwhile goes back.
+    fn leave(&mut self, conn: ConnectionId, host: &str) {
+        let peer = testing::peer(host);
+        let closed = failure(Severity::Temporary, "the peer closed the connection before any mail", false);
+        if let Work::Job(job) = self.scheduler.next(self.now, conn, &peer) {
+            let outcomes = vec![Outcome::Failed(Failure { stage: NOT_TRIED, ..closed.clone() }); job.recipients.len()];
+            let (started, ended) = (self.now, self.now);
+            let report = JobReport { job, outcomes, ambiguous: false, wire_size: 0, started, ended };
+            self.scheduler.report(self.now, conn, &peer, report);
+        }
+        self.conns.remove(&conn);
+        self.scheduler.closed(self.now, conn, Some(closed));
     }
 
     fn ask(&mut self, conn: ConnectionId) {
