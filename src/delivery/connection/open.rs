@@ -90,7 +90,7 @@ struct Opening<'a> {
     config: Arc<Config>,
     started: Instant,
     tries: usize,
-    /// The failure that decides: one that may pass wins over one for good.
+    /// The failure that decides.
     worst: Option<Failure>,
     /// What this host lacks: nothing more is tried.
     ours: Option<Failure>,
@@ -128,8 +128,9 @@ impl Opening<'_> {
             return;
         }
         self.shared.metrics.host_failures.with_label_values(&[failure.stage]).inc();
-        let may_pass = |f: &Failure| f.severity == Severity::Temporary;
-        if may_pass(&failure) || !self.worst.as_ref().is_some_and(may_pass) {
+        // One that may pass wins over one for good, and what a host said over hosts that could not be reached.
+        let rank = |f: &Failure| (f.severity == Severity::Temporary, f.stage != State::Connecting.name());
+        if self.worst.as_ref().is_none_or(|worst| rank(&failure) >= rank(worst)) {
             self.worst = Some(failure);
         }
     }
