@@ -409,21 +409,24 @@ fn wait_out(mut client: Client) -> (u64, String) {
     (clock, events.join("; "))
 }
 
+/// See the table.
+type Silence = (&'static [&'static str], bool, bool, u64, &'static str, bool);
+
 /// RFC 5321 §4.5.3.2: each phase has a time of its own, and silence in it defers; only behind the final dot is it ambiguous.
 #[test]
 fn silence_in_each_phase_ends_after_its_own_time() {
-    let hello = "250-mx\r\n250 PIPELINING\r\n";
-    let lockstep = "250 mx\r\n";
+    const HELLO: &str = "250-mx\r\n250 PIPELINING\r\n";
+    const LOCKSTEP: &str = "250 mx\r\n";
     // The peer's words before it falls silent; whether a message is sent, and written to its last octet; seconds; phase; ambiguous.
-    let table: [(&[&str], bool, bool, u64, &str, bool); 9] = [
+    let table: [Silence; 9] = [
         (&[], false, true, 300, "waiting for the greeting", false),
         (&["220 mx\r\n"], false, true, 300, "sending EHLO", false),
-        (&["220 mx\r\n", lockstep], true, true, 300, "sending MAIL", false),
-        (&["220 mx\r\n", lockstep, "250 ok\r\n"], true, true, 300, "sending RCPT", false),
-        (&["220 mx\r\n", lockstep, "250 ok\r\n", "250 ok\r\n"], true, true, 120, "sending DATA", false),
-        (&["220 mx\r\n", hello, "250 ok\r\n250 ok\r\n"], true, true, 120, "sending DATA", false),
+        (&["220 mx\r\n", LOCKSTEP], true, true, 300, "sending MAIL", false),
+        (&["220 mx\r\n", LOCKSTEP, "250 ok\r\n"], true, true, 300, "sending RCPT", false),
+        (&["220 mx\r\n", LOCKSTEP, "250 ok\r\n", "250 ok\r\n"], true, true, 120, "sending DATA", false),
+        (&["220 mx\r\n", HELLO, "250 ok\r\n250 ok\r\n"], true, true, 120, "sending DATA", false),
         (
-            &["220 mx\r\n", lockstep, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"],
+            &["220 mx\r\n", LOCKSTEP, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"],
             true,
             false,
             180,
@@ -431,7 +434,7 @@ fn silence_in_each_phase_ends_after_its_own_time() {
             false,
         ),
         (
-            &["220 mx\r\n", lockstep, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"],
+            &["220 mx\r\n", LOCKSTEP, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"],
             true,
             true,
             600,
