@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use super::{Exit, check_dns, print};
 use crate::config;
+use crate::delivery::sources;
 use crate::queue::keys;
 
 /// Check a configuration and all the files that it names.
 ///
 /// Prints every error and warning as `file:line:column: key: message`, with a hint where there is one. Run it as the
-/// daemon's user, so that it can read what the daemon can. Exits with 0 where there is no error (warnings are allowed),
+/// daemon's user and on its host, so that it can read what the daemon can: it also tries whether the host has the
+/// sources' addresses (nothing is sent). Exits with 0 where there is no error (warnings are allowed),
 /// else with 1.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -42,6 +44,9 @@ impl Check {
             }
             Err(found) => (None, found.errors.iter().map(ToString::to_string).collect(), found.warnings),
         };
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        // The file can be right and this host the wrong one.
+        warnings.extend(loaded.iter().flat_map(|(config, _)| sources::unusable(config)));
         let mut out = String::new();
         for error in &errors {
             let _ = writeln!(out, "error: {error}");

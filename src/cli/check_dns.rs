@@ -131,7 +131,7 @@ async fn answer(resolver: &Resolver, ask: Ask) -> Said {
     match said {
         Ok(said) => said,
         Err(DnsError::NxDomain | DnsError::NoData) => Said::Nothing,
-        Err(DnsError::Temporary(why)) => Said::Unknown(why.to_string()),
+        Err(DnsError::Temporary(why) | DnsError::Exhausted(why)) => Said::Unknown(why.to_string()),
     }
 }
 

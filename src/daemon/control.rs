@@ -105,11 +105,13 @@ impl Hands {
             log.reload(&fresh.log).map_err(|e| refused(&e))?;
         }
         self.smtp.reload_tls(&fresh).map_err(|e| refused(&e))?;
+        let unusable = crate::delivery::sources::unusable(&fresh);
         self.config.store(Arc::new(fresh));
         self.ring.store(Arc::new(ring));
         self.reloaded.send_replace(self.config.load_full());
         let mut lines = vec![report.to_string()];
         lines.extend(warnings.iter().map(|warning| format!("warning: {}", one_line(&warning.to_string()))));
+        lines.extend(unusable.iter().map(|warning| format!("warning: {warning}")));
         info!(report = %report, "configuration reloaded");
         Ok(lines)
     }

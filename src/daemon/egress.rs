@@ -62,7 +62,7 @@ pub(super) struct Parts {
 }
 
 /// Reasons that a drain does not wait for: they end at a later time, or by an operator.
-const LATER: [&str; 6] = ["retry due", "suspended", "no way", "no source", "host down", "warm-up"];
+const LATER: [&str; 7] = ["retry due", "suspended", "no way", "no source", "source held", "host down", "warm-up"];
 
 /// Recipients that could go now: all that wait, but for those that wait for a later time or an operator.
 pub(super) fn ready(summary: &Summary) -> u64 {

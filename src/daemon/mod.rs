@@ -75,6 +75,9 @@ impl Daemon {
         for warning in &warnings {
             warn!(problem = %warning, "configuration");
         }
+        for warning in crate::delivery::sources::unusable(&config) {
+            warn!(problem = %warning, "source");
+        }
         make_data_dir(&config.data_dir)?;
         let ring = keys::load(&config)
             .strict()

@@ -12,6 +12,7 @@ pub mod address;
 pub mod connection;
 pub mod provider;
 pub mod router;
+pub mod sources;
 pub mod tls;
 pub mod trace;
 
@@ -24,6 +25,7 @@ use bytes::Bytes;
 
 use crate::config::{Source, TlsPolicy};
 use crate::event::{Severity, SmtpReply};
+use crate::shaping::SourceTrouble;
 use crate::types::{Class, DeliveryId, Mailbox, MessageId, Name, Notify, Ret, ReversePath, Timestamp};
 
 /// Where mail for a domain goes. Domains with the same `site` share connections and limits.
@@ -89,7 +91,22 @@ pub struct Failure {
 /// ahead, or sent behind one that ended the session). The queue may give it to another connection at once.
 pub const NOT_TRIED: &str = "not sent: the session ended before";
 
+/// The stage of an opening that could not even try: this host lacks the source's address.
+pub const NO_SOURCE_ADDRESS: &str = "binding the source's address";
+
+/// The stage of an opening that could not even try: no descriptor, port or memory is left.
+pub const EXHAUSTED: &str = "making a socket";
+
 impl Failure {
+    /// Whether the fault is this host's alone: no recipient was tried, and nothing is known of any destination.
+    pub fn source_trouble(&self) -> Option<SourceTrouble> {
+        match self.stage {
+            NO_SOURCE_ADDRESS => Some(SourceTrouble::Address),
+            EXHAUSTED => Some(SourceTrouble::Exhausted),
+            _ => None,
+        }
+    }
+
     /// Whether the peer never looked at the job: another connection may take it at once, and it is no attempt.
     pub fn not_tried(&self) -> bool {
         self.stage == NOT_TRIED

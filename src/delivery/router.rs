@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::provider::provider_of;
-use super::{Failure, Plan, PlanHost, Resolution};
+use super::{EXHAUSTED, Failure, Plan, PlanHost, Resolution};
 use crate::config::{Config, Route, TlsPolicy};
 use crate::event::{Severity, SmtpReply};
 use crate::seam::dns::{DnsError, Family, MxRecord, Resolver};
@@ -254,6 +254,10 @@ fn failed(domain: &Domain, error: &DnsError) -> Resolution {
         DnsError::NxDomain => permanent(550, "5.1.2", format!("the domain {domain} does not exist")),
         DnsError::NoData => permanent(550, "5.1.2", format!("the domain {domain} has no mail hosts")),
         DnsError::Temporary(text) => temporary("4.4.3", format!("DNS: {text}")),
+        DnsError::Exhausted(text) => {
+            let failure = failure(Severity::Temporary, 0, "4.3.1", format!("DNS: {text}"));
+            Resolution::Failed(Failure { stage: EXHAUSTED, ..failure })
+        }
     }
 }
 

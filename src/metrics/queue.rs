@@ -51,6 +51,8 @@ pub struct QueueMetrics {
     pub connections_tried: IntCounter,
     /// Connections that failed, by provider.
     pub connections_failed: IntCounterVec,
+    /// Sources that could not be used for a fault of this host.
+    pub source_holds: IntCounterVec,
     /// Pages of queues that were read.
     pub refills: IntCounter,
     /// Messages that had to be read back from the store.
@@ -111,6 +113,11 @@ impl QueueMetrics {
                 "connections_failed_total",
                 "Outgoing connections that never became ready or broke before any mail.",
                 &["provider"],
+            ),
+            source_holds: registry.counters(
+                "source_holds_total",
+                "Times that a source was held because this host lacked its address, or descriptors, ports or memory.",
+                &["source", "trouble"],
             ),
             refills: registry.counter("queue_refills_total", "Pages of queues that were read."),
             loads: registry.counter("queue_loads_total", "Messages that had to be read back from the store."),

@@ -6,6 +6,8 @@
 //!
 //! The same seed gives the same run.
 
+mod peers;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
@@ -38,6 +40,8 @@ const COMMIT_MS: u64 = 4;
 pub(crate) struct Temper {
     /// Nobody answers before this.
     pub dead_until: Timestamp,
+    /// It greets, and closes before any mail, before this.
+    pub leaves_until: Timestamp,
     /// Of a hundred recipients, so many are deferred.
     pub defers: u64,
     /// Of a hundred recipients, so many are refused.
@@ -94,6 +98,8 @@ pub(crate) struct World {
     pub recorder: Rc<Recorder>,
     /// So many jobs are reported as never looked at.
     pub not_tried: u32,
+    /// What this host lacks for a source: the stage of the failure, until when.
+    pub troubles: AHashMap<String, (&'static str, Timestamp)>,
     /// A message that the reader cannot read.
     pub unreadable: Option<MessageId>,
     pub now: Timestamp,
@@ -138,6 +144,7 @@ impl World {
         let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &recorder);
         Self {
             recorder,
+            troubles: AHashMap::new(),
             not_tried: 0,
             unreadable: None,
             now: START,
@@ -383,21 +390,6 @@ impl World {
         let exhausted = entries.len() <= limit;
         entries.truncate(limit);
         Refill { entries, exhausted }
-    }
-
-    fn connected(&mut self, conn: ConnectionId) {
-        let Some(c) = self.conns.get(&conn) else { return };
-        let host = c.request.plan.name.to_string();
-        let domain = host.trim_start_matches("mx.").to_owned();
-        let dead = self.tempers.get(&domain).is_some_and(|t| t.dead_until > self.now);
-        if dead {
-            self.conns.remove(&conn);
-            let failure = failure(Severity::Temporary, "connection refused", false);
-            return self.scheduler.closed(self.now, conn, Some(failure));
-        }
-        self.scheduler.opened(self.now, conn, &testing::peer(&host));
-        self.carry_out();
-        self.ask(conn);
     }
 
     fn ask(&mut self, conn: ConnectionId) {

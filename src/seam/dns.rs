@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::metrics::delivery::DnsMetrics;
+use crate::seam::net::is_exhausted;
 
 /// How long a failure is remembered: SERVFAIL and time-outs, and NXDOMAIN and NODATA that came without a SOA, are not in
 /// the resolver's cache.
@@ -53,6 +54,9 @@ pub enum DnsError {
     /// SERVFAIL, REFUSED, time-out, network: another time.
     #[error("{0}")]
     Temporary(Arc<str>),
+    /// This host or process is out of descriptors or memory: nobody was asked.
+    #[error("{0}")]
+    Exhausted(Arc<str>),
 }
 
 /// One MX record.
@@ -181,7 +185,8 @@ impl Resolver {
                 }
                 (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
                 // Only what both know for good is for good.
-                (Err(e @ DnsError::Temporary(_)), _) | (_, Err(e @ DnsError::Temporary(_))) => Err(e),
+                (Err(e @ (DnsError::Temporary(_) | DnsError::Exhausted(_))), _)
+                | (_, Err(e @ (DnsError::Temporary(_) | DnsError::Exhausted(_)))) => Err(e),
                 (Err(DnsError::NxDomain), _) | (_, Err(DnsError::NxDomain)) => Err(DnsError::NxDomain),
                 (Err(DnsError::NoData), Err(DnsError::NoData)) => Err(DnsError::NoData),
             },
@@ -252,10 +257,13 @@ impl Resolver {
             }
             Err(error) => {
                 let error = classify(&error, name, kind);
-                if matches!(error, DnsError::Temporary(_)) {
+                if matches!(error, DnsError::Temporary(_) | DnsError::Exhausted(_)) {
                     self.0.metrics.failures.inc();
                 }
-                self.remember_failure(name, kind, &error);
+                // What this host lacks for a moment says nothing of the name.
+                if !matches!(error, DnsError::Exhausted(_)) {
+                    self.remember_failure(name, kind, &error);
+                }
                 Err(error)
             }
         }
@@ -312,6 +320,7 @@ fn classify(error: &NetError, name: &str, kind: RecordType) -> DnsError {
             code => DnsError::Temporary(format!("{kind} {name}: {code}").into()),
         },
         NetError::Dns(HickoryDnsError::ResponseCode(ResponseCode::NXDomain)) => DnsError::NxDomain,
+        NetError::Io(error) if is_exhausted(error) => DnsError::Exhausted(format!("{kind} {name}: {error}").into()),
         other => DnsError::Temporary(format!("{kind} {name}: {other}").into()),
     }
 }

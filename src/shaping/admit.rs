@@ -30,6 +30,8 @@ pub enum Reason {
     Unsettled,
     /// The pool has no source that may send.
     NoSource,
+    /// The source can't be used for now: it is this host's trouble, no destination's.
+    SourceHeld(SourceTrouble),
     /// No host of the site could be reached, some time ago.
     HostDown,
     /// A limit of connections is used up.
@@ -38,6 +40,33 @@ pub enum Reason {
     Rate(Limit),
     /// The day's warm-up budget of the source is used up.
     WarmUp,
+}
+
+/// Why a source can't open connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SourceTrouble {
+    /// This host does not have its address.
+    Address,
+    /// This host or process is out of file descriptors, ports or memory.
+    Exhausted,
+}
+
+impl SourceTrouble {
+    /// The label of a metric.
+    pub const fn label(self) -> &'static str {
+        match self {
+            SourceTrouble::Address => "address",
+            SourceTrouble::Exhausted => "exhausted",
+        }
+    }
+
+    /// For people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            SourceTrouble::Address => "this host does not have its address",
+            SourceTrouble::Exhausted => "this host is out of file descriptors, ports or memory",
+        }
+    }
 }
 
 /// A named limit.
@@ -87,6 +116,7 @@ impl fmt::Display for Reason {
             Reason::Unresolved => f.pad("no way to the domain for now"),
             Reason::Unsettled => f.pad("unsettled: too many outcomes are not yet on disk"),
             Reason::NoSource => f.pad("no source: none of the pool may send"),
+            Reason::SourceHeld(trouble) => write!(f, "source held: {}", trouble.words()),
             Reason::HostDown => f.pad("host down"),
             Reason::Connections(limit) | Reason::Rate(limit) => f.pad(limit.as_str()),
             Reason::WarmUp => f.pad("warm-up"),
@@ -166,6 +196,8 @@ pub struct PathState<'a> {
     pub source: &'a str,
     /// The site's limits.
     pub limits: &'a Limits,
+    /// What keeps the source from opening connections, and until when.
+    pub source_held: Option<(SourceTrouble, Timestamp)>,
     /// Whether the hosts answered.
     pub host: Host,
     /// Open connections of this source to the site.
@@ -287,9 +319,22 @@ const CHECKS: [(&str, Check); 14] = [
         wait_if(q.unsettled >= q.unsettled_max, Reason::Unsettled, Wake::Event)
     }),
     ("source", |q, note| {
-        let detail = q.path.map_or("none of the pool may send".into(), |p| format!("{:?}", p.source));
-        tell(note, || (detail, Some("pools".into())));
-        wait_if(q.path.is_none(), Reason::NoSource, Wake::Event)
+        let Some(path) = q.path else {
+            tell(note, || ("none of the pool may send".into(), Some("pools".into())));
+            return Verdict::Wait { reason: Reason::NoSource, wake: Wake::Event };
+        };
+        // A connection that is open does not need what is missing.
+        match path.source_held.filter(|(_, until)| q.ask == Ask::Open && *until > q.now) {
+            Some((trouble, until)) => {
+                let words = || format!("{:?} is held, tried again at {until}: {}", path.source, trouble.words());
+                tell(note, || (words(), Some(format!("sources.{}", path.source))));
+                Verdict::Wait { reason: Reason::SourceHeld(trouble), wake: Wake::At(until) }
+            }
+            None => {
+                tell(note, || (format!("{:?}", path.source), Some("pools".into())));
+                Verdict::Go
+            }
+        }
     }),
     ("host", |q, note| {
         let Some(path) = q.path else { return Verdict::Go };

@@ -32,6 +32,7 @@ fn question(limits: &Limits, ask: Ask) -> Question<'_> {
         path: Some(PathState {
             source: "ip1",
             limits,
+            source_held: None,
             host: Host::Up,
             site_connections: 0,
             site_connection_rate: Bucket::default(),

@@ -13,7 +13,9 @@ mod bucket;
 mod limits;
 mod share;
 
-pub use admit::{Ask, Host, Limit, PathState, Question, Reason, Route, Step, Verdict, Wake, Window, admit, explain};
+pub use admit::{
+    Ask, Host, Limit, PathState, Question, Reason, Route, SourceTrouble, Step, Verdict, Wake, Window, admit, explain,
+};
 pub use bucket::Bucket;
 pub use limits::{Count, Limits, RateLimit, limits_for};
 pub use share::Share;

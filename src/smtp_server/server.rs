@@ -238,7 +238,7 @@ impl Accepting {
 
 /// Whether the system lacks file descriptors or memory.
 fn is_lack(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    crate::seam::net::is_exhausted(error)
 }
 
 /// Ends a connection politely: our last words out, then what the client still sends is read for a while. To close

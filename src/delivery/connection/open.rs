@@ -1,4 +1,8 @@
 //! Opening: hosts by preference, their addresses, TCP, greeting, EHLO, TLS, AUTH.
+//!
+//! A host without any address (NXDOMAIN and NODATA alike) fails for good, and the mail with it when all hosts of the plan do: RFC 5321
+//! §5.1 wants that reported as an error, and waiting for days would help nobody. One that has addresses of the other family only fails
+//! for now: another source may reach it. What this host itself lacks ends the opening at once, and no host is blamed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,10 +15,10 @@ use super::io::Io;
 use super::{ADDRESSES_MAX, Connector, OPENING_MAX, TRIES_MAX, local_failure};
 use crate::config::{Config, TlsPolicy};
 use crate::delivery::address::is_private;
-use crate::delivery::{Failure, OpenRequest, Peer, Plan, PlanHost, tls};
+use crate::delivery::{EXHAUSTED, Failure, NO_SOURCE_ADDRESS, OpenRequest, Peer, Plan, PlanHost, tls};
 use crate::event::Severity;
 use crate::seam::dns::{DnsError, Family};
-use crate::seam::net::BoxStream;
+use crate::seam::net::{BoxStream, ConnectError};
 use crate::smtp::client::{Client, Event, Settings, State, TlsUse};
 
 /// A session that is ready for jobs.
@@ -33,11 +37,21 @@ enum Refused {
 
 /// Tries the hosts of the plan until one is ready; else the failure that speaks most for trying again.
 pub(super) async fn open(request: &OpenRequest, shared: &Connector) -> Result<Ready, Failure> {
-    let mut opening =
-        Opening { request, shared, config: shared.config.load_full(), started: Instant::now(), tries: 0, worst: None };
+    let mut opening = Opening {
+        request,
+        shared,
+        config: shared.config.load_full(),
+        started: Instant::now(),
+        tries: 0,
+        worst: None,
+        ours: None,
+    };
     // Each connection to a site would wait for the same dead host: what could not be reached lately comes last.
     let mut later = Vec::new();
     for host in ordered(&request.plan, shared) {
+        if opening.ours.is_some() {
+            break;
+        }
         let addresses = match addresses(host, request, shared).await {
             Ok(addresses) => addresses,
             Err(failure) => {
@@ -76,8 +90,10 @@ struct Opening<'a> {
     config: Arc<Config>,
     started: Instant,
     tries: usize,
-    /// The failure that decides: one that may pass wins over one for good.
+    /// The failure that decides.
     worst: Option<Failure>,
+    /// What this host lacks: nothing more is tried.
+    ours: Option<Failure>,
 }
 
 impl Opening<'_> {
@@ -88,12 +104,12 @@ impl Opening<'_> {
                 return Ok(ready);
             }
         }
-        Err(self.worst.unwrap_or_else(|| no_hosts(&self.request.plan)))
+        Err(self.ours.or(self.worst).unwrap_or_else(|| no_hosts(&self.request.plan)))
     }
 
     /// Tries one address, unless enough was tried.
     async fn attempt(&mut self, host: &PlanHost, address: SocketAddr) -> Option<Ready> {
-        if self.tries == TRIES_MAX || self.started.elapsed() > OPENING_MAX {
+        if self.ours.is_some() || self.tries == TRIES_MAX || self.started.elapsed() > OPENING_MAX {
             return None;
         }
         self.tries += 1;
@@ -107,9 +123,14 @@ impl Opening<'_> {
     }
 
     fn note(&mut self, failure: Failure) {
+        if failure.source_trouble().is_some() {
+            self.ours = Some(failure);
+            return;
+        }
         self.shared.metrics.host_failures.with_label_values(&[failure.stage]).inc();
-        let may_pass = |f: &Failure| f.severity == Severity::Temporary;
-        if may_pass(&failure) || !self.worst.as_ref().is_some_and(may_pass) {
+        // One that may pass wins over one for good, and what a host said over hosts that could not be reached.
+        let rank = |f: &Failure| (f.severity == Severity::Temporary, f.stage != State::Connecting.name());
+        if self.worst.as_ref().is_none_or(|worst| rank(&failure) >= rank(worst)) {
             self.worst = Some(failure);
         }
     }
@@ -129,31 +150,52 @@ fn no_hosts(plan: &Plan) -> Failure {
 }
 
 async fn addresses(host: &PlanHost, request: &OpenRequest, shared: &Connector) -> Result<Vec<IpAddr>, Failure> {
-    if let Some(address) = host.address {
-        return Ok(vec![address]);
-    }
-    if &*host.name == "localhost" {
-        return Ok(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
-    }
-    let family = match request.source.address {
-        None => Family::Any,
-        Some(IpAddr::V4(_)) => Family::V4,
-        Some(IpAddr::V6(_)) => Family::V6,
+    let local = request.source.address;
+    let known = match host.address {
+        Some(address) => vec![address],
+        None if &*host.name == "localhost" => {
+            vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]
+        }
+        None => return look_up(&host.name, local, shared).await,
     };
-    let name = &host.name;
-    match shared.resolver.addresses(name, family).await {
-        Ok(answer) => Ok(answer.records),
-        Err(error) => {
-            let (severity, enhanced) = match &error {
-                // A source of one family can't reach a host of the other; another source may.
-                DnsError::NoData if family != Family::Any => (Severity::Temporary, "4.4.4"),
-                DnsError::NxDomain | DnsError::NoData => (Severity::Permanent, "5.4.4"),
-                DnsError::Temporary(_) => (Severity::Temporary, "4.4.3"),
-            };
-            let text = format!("no address of {name}: {error}");
-            Err(local_failure_at("resolving", severity, enhanced, text))
+    let fits = |address: &IpAddr| local.is_none_or(|local| local.is_ipv4() == address.is_ipv4());
+    let fitting: Vec<IpAddr> = known.into_iter().filter(fits).collect();
+    match local {
+        Some(local) if fitting.is_empty() => Err(other_family(&host.name, local)),
+        Some(_) | None => Ok(fitting),
+    }
+}
+
+/// The addresses of a host that a source can reach.
+async fn look_up(name: &str, local: Option<IpAddr>, shared: &Connector) -> Result<Vec<IpAddr>, Failure> {
+    let (family, other) = match local {
+        None => (Family::Any, None),
+        Some(IpAddr::V4(_)) => (Family::V4, Some(Family::V6)),
+        Some(IpAddr::V6(_)) => (Family::V6, Some(Family::V4)),
+    };
+    let mut error = match shared.resolver.addresses(name, family).await {
+        Ok(answer) => return Ok(answer.records),
+        Err(error) => error,
+    };
+    if let (DnsError::NoData, Some(other), Some(local)) = (&error, other, local) {
+        match shared.resolver.addresses(name, other).await {
+            Ok(_) => return Err(other_family(name, local)),
+            Err(second) => error = second,
         }
     }
+    let (stage, severity, enhanced) = match &error {
+        DnsError::NxDomain | DnsError::NoData => ("resolving", Severity::Permanent, "5.4.4"),
+        DnsError::Temporary(_) => ("resolving", Severity::Temporary, "4.4.3"),
+        DnsError::Exhausted(_) => (EXHAUSTED, Severity::Temporary, "4.3.1"),
+    };
+    Err(local_failure_at(stage, severity, enhanced, format!("no address of {name}: {error}")))
+}
+
+/// A source of one family can't reach a host that has addresses of the other only.
+fn other_family(name: &str, local: IpAddr) -> Failure {
+    let (theirs, ours) = if local.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+    let text = format!("{name} has only {theirs} addresses, and the source has only {ours} ({local})");
+    local_failure_at("resolving", Severity::Temporary, "4.4.4", text)
 }
 
 fn local_failure_at(stage: &'static str, severity: Severity, enhanced: &str, text: String) -> Failure {
@@ -230,11 +272,9 @@ async fn try_with(
 ) -> Result<Ready, Refused> {
     let plan = &*request.plan;
     let timeout = config.delivery.connect_timeout.0;
-    let connected = shared.network.connect(address, request.source.address, timeout).await.map_err(|error| {
-        shared.remember_unreachable(address);
-        let text = format!("{} [{address}]: {error}", host.name);
-        Refused::Other(local_failure(State::Connecting, Severity::Temporary, "4.4.1", text))
-    })?;
+    let connected = shared.network.connect(address, request.source.address, timeout).await;
+    let connected =
+        connected.map_err(|error| Refused::Other(connect_failure(error, host, address, request, shared)))?;
     let mut described = None;
     let mut stream = connected.stream;
     if tls == TlsUse::Implicit {
@@ -282,6 +322,30 @@ async fn try_with(
         dsn: client.capabilities().dsn,
     };
     Ok(Ready { client, io, peer })
+}
+
+/// The failure of a connection that did not open, by whose fault it is.
+fn connect_failure(
+    error: ConnectError,
+    host: &PlanHost,
+    address: SocketAddr,
+    request: &OpenRequest,
+    shared: &Connector,
+) -> Failure {
+    let ours = |stage, enhanced, error| {
+        let from = request.source.address.map_or_else(String::new, |a| format!(" [{a}]"));
+        let text = format!("source {}{from}: {error}", request.source.name.as_str());
+        local_failure_at(stage, Severity::Temporary, enhanced, text)
+    };
+    match error {
+        ConnectError::Source(error) => ours(NO_SOURCE_ADDRESS, "4.3.5", error),
+        ConnectError::Exhausted(error) => ours(EXHAUSTED, "4.3.1", error),
+        ConnectError::Remote(error) => {
+            shared.remember_unreachable(address);
+            let text = format!("{} [{address}]: {error}", host.name);
+            local_failure(State::Connecting, Severity::Temporary, "4.4.1", text)
+        }
+    }
 }
 
 async fn start_tls(

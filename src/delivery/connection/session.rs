@@ -143,10 +143,29 @@ impl Session {
                     self.stopping = true;
                     self.io.moved();
                 }
-                Poll::Ready(Err(lost)) => self.client.lost(&lost),
+                Poll::Ready(Err(lost)) => {
+                    let left = self.left_before_mail(&lost);
+                    self.client.lost(&lost);
+                    if left.is_some() {
+                        self.take_news();
+                        self.ended = Some(left);
+                    }
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// A peer that leaves after EHLO, before it saw any mail: harmless for the machine, since nothing was open, but a host that always
+    /// does so would be asked again at once, and nobody told why the mail waits.
+    fn left_before_mail(&self, lost: &LostBy) -> Option<Failure> {
+        let idle = self.client.state() == State::Idle && self.client.transactions() == 0 && !self.stopping;
+        let text = match lost {
+            LostBy::Closed => "the peer closed the connection before any mail".to_owned(),
+            LostBy::Network(error) => format!("the connection broke before any mail: {error}"),
+            LostBy::Timeout | LostBy::Abandoned(_) => return None,
+        };
+        idle.then(|| local_failure(State::Hello, Severity::Temporary, "4.4.2", text))
     }
 
     /// Ends the taking of jobs: what is not on its way goes back.

@@ -1,4 +1,6 @@
-//! Connections against scripted peers on pipes: each test names what the peer does.
+//! Connections against scripted peers on pipes: the peers, and what happens in sessions. Each test names what the peer does.
+
+mod opening;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -22,7 +24,7 @@ use crate::delivery::{
 };
 use crate::metrics::Registry;
 use crate::seam::dns::Zones;
-use crate::seam::net::{BoxStream, Connected, Connecting};
+use crate::seam::net::{BoxStream, ConnectError, Connected, Connecting};
 use crate::types::{Class, DeliveryId, Mailbox, MessageId, Name, Notify, ReversePath};
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\n.hello\r\n";
@@ -40,11 +42,13 @@ struct Script {
     offer: &'static [&'static str],
     respond: Respond,
     tls: Option<Arc<rustls::ServerConfig>>,
+    /// Closes behind its reply to EHLO.
+    leaves: bool,
 }
 
 impl Script {
     fn new(offer: &'static [&'static str]) -> Self {
-        Self { greeting: "220 mx", offer, respond: Rc::new(|_| None), tls: None }
+        Self { greeting: "220 mx", offer, respond: Rc::new(|_| None), tls: None, leaves: false }
     }
 
     fn when(mut self, prefix: &'static str, reply: &'static str) -> Self {
@@ -97,17 +101,22 @@ impl AsyncWrite for Counting {
 
 struct Pipes {
     peers: HashMap<SocketAddr, Script>,
+    /// What this host lacks.
+    trouble: Option<fn() -> ConnectError>,
     seen: Rc<Seen>,
 }
 
 impl Network for Pipes {
     fn connect(&self, remote: SocketAddr, _: Option<IpAddr>, _: Duration) -> Connecting<'_> {
         self.seen.connects.borrow_mut().push(remote);
+        if let Some(trouble) = self.trouble {
+            return Box::pin(async move { Err(trouble()) });
+        }
         let peer = self.peers.get(&remote).cloned();
         let seen = self.seen.clone();
         let counted = self.seen.clone();
         Box::pin(async move {
-            let script = peer.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
+            let script = peer.ok_or_else(|| ConnectError::Remote(std::io::ErrorKind::ConnectionRefused.into()))?;
             let (ours, theirs) = tokio::io::duplex(1 << 20);
             tokio::task::spawn_local(async move {
                 let _ = serve(Box::new(theirs), script, seen).await;
@@ -155,6 +164,9 @@ async fn serve(mut stream: BoxStream, script: Script, seen: Rc<Seen>) -> std::io
         }
         let reply = reply.unwrap_or_default();
         stream.write_all(reply.as_bytes()).await?;
+        if script.leaves && command.starts_with("EHLO") {
+            return Ok(());
+        }
         if command == "STARTTLS" && reply.starts_with("220") {
             let Some(config) = script.tls.clone() else { return Ok(()) };
             let session = tokio_rustls::TlsAcceptor::from(config).accept(stream.into_inner()).await?;
@@ -274,6 +286,11 @@ struct Scene {
     seen: Rc<Seen>,
     stop: watch::Sender<bool>,
     trace: TraceHub,
+    /// The address of the source.
+    local: Option<IpAddr>,
+    trouble: Option<fn() -> ConnectError>,
+    /// Who may sign certificates, instead of the system's authorities.
+    authority: Option<rustls::RootCertStore>,
 }
 
 const FIRST: &str = "192.0.2.1:25";
@@ -314,6 +331,9 @@ impl Scene {
             seen: Rc::default(),
             stop: watch::channel(false).0,
             trace: TraceHub::new(),
+            local: None,
+            trouble: None,
+            authority: None,
         }
     }
 
@@ -333,8 +353,8 @@ impl Scene {
         Rc::new(Connector::new(ConnectorParts {
             config: Arc::new(ArcSwap::from_pointee(self.config.clone())),
             resolver: Resolver::fixed(self.zones.clone(), metrics.dns.clone()),
-            network: Box::new(Pipes { peers: self.peers.clone(), seen: self.seen.clone() }),
-            tls: TlsConfigs::new().expect("TLS"),
+            network: Box::new(Pipes { peers: self.peers.clone(), trouble: self.trouble, seen: self.seen.clone() }),
+            tls: self.tls(),
             clock: Clock::system(),
             metrics,
             trace: self.trace.clone(),
@@ -343,9 +363,24 @@ impl Scene {
         }))
     }
 
+    fn tls(&self) -> TlsConfigs {
+        let mut configs = TlsConfigs::new().expect("TLS");
+        if let Some(roots) = self.authority.clone() {
+            let config =
+                rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                    .with_safe_default_protocol_versions()
+                    .expect("versions")
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+            configs.verified = Ok(Arc::new(config));
+        }
+        configs
+    }
+
     fn connection_of(&self, connector: Rc<Connector>) -> impl Future<Output = ()> + use<> {
         let name = Name::parse("default").expect("a name");
-        let source = Source { name: name.clone(), address: None, ehlo: None, connections: None, message_rate: None };
+        let source =
+            Source { name: name.clone(), address: self.local, ehlo: None, connections: None, message_rate: None };
         let request = OpenRequest {
             conn: ConnectionId(1),
             plan: Arc::new(self.plan.clone()),
@@ -492,22 +527,6 @@ fn partial_refusals_are_per_recipient() {
 }
 
 #[test]
-fn the_next_host_takes_over() {
-    let good = || Some(Script::new(&["PIPELINING"]));
-    let greets = |greeting| Some(Script { greeting, ..Script::new(&[]) });
-    for first in [None, greets("421 busy"), greets("554 no"), greets(DROP), greets("nonsense")] {
-        let scene = Scene::new(first, good()).jobs(jobs(1)).run();
-        scene.check("250");
-        assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(SECOND)], "by preference");
-        assert_eq!(&*scene.queue.opened.borrow()[0].host, "mx2.r.example");
-    }
-    let scene = Scene::new(None, None).jobs(jobs(1)).run();
-    let failure = scene.failure().expect("no host answered");
-    assert_eq!((failure.severity, failure.stage), (Severity::Temporary, "connecting"));
-    assert_eq!(scene.queue.given.get(), 0);
-}
-
-#[test]
 fn a_host_that_does_not_know_its_own_chunking_gets_data() {
     let script = Script::new(&["PIPELINING", "CHUNKING"]).when("BDAT", "502 what");
     let scene = Scene::new(Some(script), None).jobs(jobs(1));
@@ -517,78 +536,6 @@ fn a_host_that_does_not_know_its_own_chunking_gets_data() {
     on_thread(scene.connection_of(connector));
     scene.check("502 250");
     assert_eq!((scene.commands("BDAT"), scene.commands("DATA")), (1, 1));
-}
-
-#[test]
-fn a_dead_host_is_waited_for_once() {
-    let scene = Scene::new(None, Some(Script::new(&[]))).jobs(jobs(1));
-    let connector = scene.connector();
-    on_thread(scene.connection_of(connector.clone()));
-    scene.queue.jobs.borrow_mut().push_back(job(1, &["b@r.example"]));
-    on_thread(scene.connection_of(connector));
-    scene.check("250 250");
-    assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(SECOND), at(SECOND)]);
-}
-
-#[test]
-fn a_host_without_an_address_is_for_good_only_when_all_are() {
-    let mut scene = Scene::new(None, None);
-    scene.zones = Zones::new();
-    let failure = scene.run().failure().expect("a failure");
-    assert_eq!((failure.severity, failure.stage), (Severity::Permanent, "resolving"));
-    let mut scene = Scene::new(None, None);
-    scene.zones = Zones::new().failing("mx1.r.example");
-    assert_eq!(scene.run().failure().expect("a failure").severity, Severity::Temporary);
-}
-
-#[test]
-fn private_and_own_addresses_are_refused() {
-    let check = |address: &str, own: Option<&str>, enhanced: &str| {
-        let mut scene = Scene::new(Some(Script::new(&[])), Some(Script::new(&[])));
-        scene.config.delivery.allow_private_addresses = false;
-        let name = Name::parse("ip1").expect("a name");
-        scene.config.sources = vec![Source {
-            name,
-            address: own.map(|a| a.parse().expect("an address")),
-            ehlo: None,
-            connections: None,
-            message_rate: None,
-        }];
-        let address = address.parse().expect("an address");
-        scene.zones = Zones::new().address("mx1.r.example", address).address("mx2.r.example", address);
-        let scene = scene.jobs(jobs(1)).run();
-        let failure = scene.failure().expect("refused");
-        assert_eq!(failure.reply.enhanced.as_deref(), Some(enhanced), "{address}");
-        assert_eq!(failure.severity, Severity::Permanent);
-        assert!(scene.seen.connects.borrow().is_empty(), "{address} was contacted");
-    };
-    check("127.0.0.1", None, "5.4.4");
-    check("10.0.0.1", None, "5.4.4");
-    check("::ffff:169.254.169.254", None, "5.4.4");
-    check("8.8.8.8", Some("8.8.8.8"), "5.4.6");
-}
-
-#[test]
-fn a_route_may_lead_into_a_private_network() {
-    let mut scene = Scene::new(Some(Script::new(&[])), None);
-    scene.config.delivery.allow_private_addresses = false;
-    scene.plan.route = Some("*".into());
-    scene.jobs(jobs(1)).run().check("250");
-}
-
-#[test]
-fn a_thousand_hosts_with_a_hundred_addresses_are_bounded() {
-    let mut scene = Scene::new(None, None);
-    scene.plan.hosts.clear();
-    for i in 0..1_000u32 {
-        let name: Arc<str> = format!("mx{i}.r.example").into();
-        for k in 0..100u32 {
-            scene.zones = scene.zones.address(&name, IpAddr::from((0x0b00_0000 + i * 100 + k).to_be_bytes()));
-        }
-        scene.plan.hosts.push(PlanHost { name, preference: 10, port: 25, address: None });
-    }
-    let scene = scene.run();
-    assert_eq!(scene.seen.connects.borrow().len(), TRIES_MAX);
 }
 
 #[test]
@@ -631,71 +578,6 @@ fn limits_of_rfc_9422_are_obeyed() {
     let scene = Scene::new(script(&["PIPELINING", "LIMITS MAILMAX=3"]), None).jobs(jobs(5)).run();
     scene.check("250 250 250");
     assert_eq!(scene.commands("QUIT"), 1);
-}
-
-fn server_tls() -> Arc<rustls::ServerConfig> {
-    let key = rcgen::generate_simple_self_signed(vec!["mx1.r.example".into()]).expect("a certificate");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).expect("a key");
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![key.cert.der().clone()], private)
-        .expect("a configuration");
-    Arc::new(config)
-}
-
-#[test]
-fn opportunistic_tls_takes_any_certificate() {
-    let script = Script { tls: Some(server_tls()), ..Script::new(&["PIPELINING", "STARTTLS"]) };
-    let scene = Scene::new(Some(script), None).jobs(jobs(3)).run();
-    scene.check("250 250 250");
-    let tls = scene.queue.opened.borrow()[0].tls.clone().expect("TLS");
-    assert!(tls.starts_with("TLSv1.3 TLS13_"), "{tls}");
-    assert_eq!(scene.commands("EHLO"), 2, "EHLO anew after STARTTLS");
-}
-
-#[test]
-fn opportunistic_tls_falls_back_to_clear_on_the_same_host() {
-    // The peer promises STARTTLS and then closes instead of a handshake.
-    let scene = Scene::new(Some(Script::new(&["STARTTLS"])), None).jobs(jobs(1)).run();
-    scene.check("250");
-    assert_eq!(*scene.seen.connects.borrow(), [at(FIRST), at(FIRST)]);
-    assert_eq!(scene.queue.opened.borrow()[0].tls, None);
-}
-
-#[test]
-fn required_and_verified_tls_never_fall_back() {
-    let broken = || Some(Script::new(&["STARTTLS"]));
-    let mut scene = Scene::new(broken(), broken());
-    scene.plan.tls = TlsPolicy::Required;
-    let scene = scene.jobs(jobs(1)).run();
-    assert_eq!((scene.queue.given.get(), scene.commands("MAIL")), (0, 0));
-    assert_eq!(scene.failure().expect("refused").severity, Severity::Temporary);
-
-    let mut scene = Scene::new(Some(Script::new(&[])), None);
-    scene.plan.tls = TlsPolicy::Required;
-    scene.plan.hosts.truncate(2);
-    let scene = scene.jobs(jobs(1)).run();
-    assert_eq!(scene.queue.given.get(), 0);
-
-    // A certificate that nobody signed is good for "required" and bad for "verified".
-    for (policy, delivered) in [(TlsPolicy::Required, true), (TlsPolicy::Verified, false)] {
-        let script = Script { tls: Some(server_tls()), ..Script::new(&["STARTTLS"]) };
-        let mut scene = Scene::new(Some(script), None);
-        scene.plan.tls = policy;
-        let scene = scene.jobs(jobs(1)).run();
-        assert_eq!(scene.queue.given.get() == 1, delivered, "{policy:?}");
-    }
-}
-
-#[test]
-fn credentials_go_under_tls_only() {
-    let mut scene = Scene::new(Some(Script::new(&["AUTH PLAIN"])), None);
-    scene.plan.credentials = Some(Arc::new(("user".into(), "secret".into())));
-    let scene = scene.jobs(jobs(1)).run();
-    assert_eq!((scene.queue.given.get(), scene.commands("AUTH")), (0, 0));
 }
 
 #[test]
@@ -761,4 +643,20 @@ fn a_watcher_sees_the_session_of_its_domain() {
     assert_eq!(lines.first().map(String::as_str), Some("< 220 mx"));
     assert!(lines.contains(&"> RCPT TO:<b@r.example>".to_owned()), "{lines:?}");
     assert!(lines.contains(&"> QUIT".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn a_peer_that_leaves_before_any_mail_is_a_failed_host() {
+    // It greets, offers, and closes while the content is made: no job is charged, and the host is not just asked again.
+    let mut script = Script::new(&["PIPELINING"]);
+    script.leaves = true;
+    for given in [0, 3] {
+        let scene = Scene::new(Some(script.clone()), None).jobs(jobs(given));
+        scene.queue.stuck.set(true);
+        let scene = scene.run();
+        assert!(scene.outcomes().split_whitespace().all(|o| o == "0~"), "{}", scene.outcomes());
+        let failure = scene.failure().expect("a failure");
+        assert_eq!((failure.severity, failure.stage), (Severity::Temporary, "sending EHLO"));
+        assert!(failure.reply.text.contains("before any mail"), "{}", failure.reply.text);
+    }
 }

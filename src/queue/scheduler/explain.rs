@@ -230,6 +230,7 @@ fn short(reason: Reason) -> &'static str {
         Reason::Unresolved => "no way for now",
         Reason::Unsettled => "unsettled",
         Reason::NoSource => "no source",
+        Reason::SourceHeld(_) => "source held",
         Reason::HostDown => "host down",
         Reason::Connections(limit) | Reason::Rate(limit) => limit.as_str(),
         Reason::WarmUp => "warm-up",

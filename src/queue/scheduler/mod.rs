@@ -16,6 +16,7 @@
 mod admin;
 mod disposal;
 mod explain;
+mod holds;
 mod jobs;
 mod pump;
 mod queue;
@@ -26,6 +27,8 @@ mod sweep;
 mod timers;
 mod windows;
 
+#[cfg(test)]
+mod holds_tests;
 #[cfg(test)]
 mod tests;
 

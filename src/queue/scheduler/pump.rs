@@ -13,8 +13,10 @@ use super::queue::Status;
 use super::routing::FAIL_QUOTA;
 use super::sites::{Conn, LANES, SiteFailing, SiteId};
 use super::{Action, Scheduler};
-use crate::delivery::{ConnectionId, Failure, OpenRequest, Peer};
+use crate::delivery::router::STAGE as RESOLVING;
+use crate::delivery::{ConnectionId, Failure, NOT_TRIED, OpenRequest, Peer};
 use crate::effects;
+use crate::event::Severity;
 use crate::shaping::{Ask, Bucket, Host, Limit, PathState, Question, Route, Verdict, Wake, Window, admit};
 use crate::types::{QueueId, Timestamp};
 
@@ -61,6 +63,7 @@ impl Scheduler {
         Some(PathState {
             source: state.source.name.as_str(),
             limits: &site.limits,
+            source_held: self.source_hold(source),
             host: path.map_or(Host::Up, |p| if p.down_until > self.now { Host::Down(p.down_until) } else { Host::Up }),
             site_connections: path.map_or(0, |p| p.open),
             site_connection_rate: path.map_or(Bucket::default(), |p| p.connection_rate),
@@ -234,6 +237,7 @@ impl Scheduler {
             close: false,
             messages: 0,
             jobs: 0,
+            tried: false,
             answered: false,
             mx: Box::default(),
             peer: None,
@@ -241,6 +245,7 @@ impl Scheduler {
             metrics: Vec::new(),
         };
         self.conns.insert(conn, connection);
+        self.note_probe(source, conn);
         self.actions.push_back(Action::Open(request));
     }
 
@@ -252,6 +257,7 @@ impl Scheduler {
         c.mx = format!("{}[{}]", peer.host, peer.address.ip()).into();
         c.peer = Some(peer.clone());
         let (site, source) = (c.site, c.source);
+        self.free_source(source);
         if let Some(path) = self.path_mut(site, source) {
             path.opening -= u32::from(was_opening);
             path.down_until = Timestamp::ZERO;
@@ -270,7 +276,18 @@ impl Scheduler {
         };
         let until = self.now.after(back_off);
         let now = self.now;
-        let mut news = failure.is_some() && !c.answered && !c.idle;
+        let mut news = failure.is_some() && !c.answered && !self.was_kept(&c);
+        match failure.as_ref().map(|failure| (failure, failure.source_trouble())) {
+            Some((failure, Some(trouble))) => {
+                self.hold_source(c.source, conn, trouble, failure);
+                news = false;
+            }
+            // A host that answered or did not was at least asked.
+            Some((failure, None)) if c.opening && ![RESOLVING, NOT_TRIED].contains(&failure.stage) => {
+                self.free_source(c.source);
+            }
+            Some((_, None)) | None => {}
+        }
         self.totals.connections = self.totals.connections.saturating_sub(1);
         if let Some(source) = self.sources.get_mut(c.source) {
             source.connections = source.connections.saturating_sub(1);
@@ -303,16 +320,27 @@ impl Scheduler {
         self.finish();
     }
 
-    /// Every host failed: some of those who wait are deferred with it, the rest waits for the host.
+    /// Whether a connection stood idle for want of work, so that its end says nothing of the host. One that never had a job although
+    /// there is work (the message is being read) and is left at once does say something.
+    fn was_kept(&self, conn: &Conn) -> bool {
+        let has_work = || self.site(conn.site).is_some_and(|s| s.pools.iter().any(|p| p.work() > 0));
+        conn.idle && !(conn.messages == 0 && conn.idle_since.after(STALL) > self.now && has_work())
+    }
+
+    /// Every host failed, or the session broke before any mail was looked at: some of those who wait are deferred with it, the rest waits for the host.
     fn on_failed_open(&mut self, conn: &Conn, failure: Failure) {
-        if !conn.opening {
+        if conn.tried {
             return; // Its jobs were reported with what happened to them.
         }
-        let until = self.now.after(FAIL_FOR);
+        // What fails for good fails for all, as fast as they can be settled; else a few are told, and the rest waits.
+        let (left, until) = match failure.severity {
+            Severity::Permanent => (usize::MAX, Timestamp::NEVER),
+            Severity::Temporary => (FAIL_QUOTA, self.now.after(FAIL_FOR)),
+        };
         let source = self.sources.get(conn.source).map(|s| s.source.clone());
         let context = Rc::new(FailContext { failure, provider: conn.provider.clone(), source });
         if let Some(site) = self.site_mut(conn.site) {
-            site.failing = Some(SiteFailing { context, source: conn.source, left: FAIL_QUOTA, until });
+            site.failing = Some(SiteFailing { context, source: conn.source, left, until });
         }
     }
 
@@ -340,7 +368,8 @@ impl Scheduler {
                 }
             }
         }
-        if left > 0 && !self.has_disposal_room() {
+        let for_good = failing.until == Timestamp::NEVER && left < failing.left;
+        if left > 0 && (for_good || !self.has_disposal_room()) {
             if let Some(site) = self.site_mut(id) {
                 site.failing = Some(SiteFailing { left, ..failing });
             }

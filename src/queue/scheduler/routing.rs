@@ -23,6 +23,8 @@ use crate::types::{Domain, QueueId, Timestamp};
 pub(super) const FAIL_QUOTA: usize = 64;
 /// How long a domain that can never be reached is not asked for again.
 const FAILED_FOR_GOOD: Duration = Duration::from_secs(300);
+/// When a domain is asked for again that could not be asked for, for want of descriptors here.
+const OWN_TROUBLE_AGAIN: Duration = Duration::from_secs(5);
 /// How long a plan without an end of its own is used, at the least.
 const PLAN_MIN: Duration = Duration::from_secs(1);
 /// How long a domain without queues is remembered, with its site's counters.
@@ -241,6 +243,11 @@ impl Scheduler {
         let now = self.now;
         let (until, quota) = match failure.severity {
             Severity::Permanent => (now.after(FAILED_FOR_GOOD), usize::MAX),
+            // This host's own trouble: nobody is charged for it, and it is asked again soon.
+            Severity::Temporary if failure.source_trouble().is_some() => {
+                state.failures = state.failures.saturating_sub(1);
+                (now.after(OWN_TROUBLE_AGAIN), 0)
+            }
             Severity::Temporary => {
                 let back_off = effects::host_back_off(&self.config.retry, state.failures);
                 // A resolver that fails for a moment does not stop mail to hosts that are known.
@@ -367,6 +374,7 @@ impl Scheduler {
             }
             DomainRoute::Known { site, .. } => {
                 let site = *site;
+                self.free_sources_of(site);
                 if let Some(site) = self.site_mut(site) {
                     for path in &mut site.paths {
                         path.failures = 0;

@@ -68,6 +68,7 @@ impl Scheduler {
             Some(conn) => {
                 conn.jobs = conn.jobs.saturating_sub(1);
                 conn.answered |= answered;
+                conn.tried |= report.outcomes.iter().any(|outcome| !is_untried(outcome));
                 (conn.mx.clone(), Some(conn.provider.clone()))
             }
             None => (format!("{}[{}]", peer.host, peer.address.ip()).into(), None),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disposal::FailContext;
+use super::holds::Hold;
 use super::queue::Status;
 use super::timers::TimerKey;
 use super::{Action, Scheduler};
@@ -107,6 +108,8 @@ pub(super) struct Conn {
     pub close: bool,
     pub messages: u32,
     pub jobs: u32,
+    /// Whether a recipient's attempt was reported on it.
+    pub tried: bool,
     /// Whether the peer ever took or refused something on it.
     pub answered: bool,
     pub mx: Box<str>,
@@ -123,6 +126,8 @@ pub(super) struct SourceState {
     pub connections: u32,
     pub message_rate: Bucket,
     pub line: VecDeque<SiteId>,
+    /// What this host lacks for it.
+    pub hold: Option<Hold>,
     /// Taken out of the config: its connections close when they ask.
     pub retired: bool,
 }
@@ -157,6 +162,9 @@ impl Scheduler {
                     if state.source.message_rate != source.message_rate {
                         state.message_rate = Bucket::default();
                     }
+                    if state.source.address != source.address {
+                        state.hold = None;
+                    }
                     state.source = Arc::new(source.clone());
                     state.ehlo = ehlo;
                 }
@@ -166,6 +174,7 @@ impl Scheduler {
                     connections: 0,
                     message_rate: Bucket::default(),
                     line: VecDeque::new(),
+                    hold: None,
                     retired: false,
                 }),
             }
@@ -383,16 +392,17 @@ impl Scheduler {
         site.paths.get_mut(at)
     }
 
-    /// Whether all that could send for a site is down for longer than `for_long`.
+    /// Whether all that could send for a site is down or held for longer than `for_long`.
     pub(super) fn is_held_long(&self, id: SiteId, for_long: Duration) -> bool {
         let Some(site) = self.site(id) else { return true };
         let until = self.now.after(for_long);
-        !site.paths.is_empty() && site.paths.iter().all(|p| p.down_until > until)
+        !site.paths.is_empty() && site.paths.iter().all(|p| p.down_until.max(self.source_held_until(p.source)) > until)
     }
 
     /// When the first of a site's sources may be tried again.
     pub(super) fn up_at(&self, id: SiteId) -> Timestamp {
-        let first = self.site(id).and_then(|s| s.paths.iter().map(|p| p.down_until).min());
+        let up = |p: &Path| p.down_until.max(self.source_held_until(p.source));
+        let first = self.site(id).and_then(|s| s.paths.iter().map(up).min());
         first.unwrap_or(self.now).max(self.now.after(Duration::from_millis(1)))
     }
 

@@ -454,6 +454,7 @@ fn chaos(seed: u64, crashes: u64) -> Vec<String> {
     let mut world = World::new(seed, config);
     let mut dice = Seeded::new(seed);
     let temper = |dead_secs, defers, refuses, latency_ms| Temper {
+        leaves_until: Timestamp::ZERO,
         dead_until: after(dead_secs),
         defers,
         refuses,

@@ -71,16 +71,30 @@ impl Fault {
     /// A reply to something that belongs to the session, not to a message: it says nothing about the
     /// message for good, so trying again may help, maybe at another host.
     pub(super) fn session(state: State, reply: &Reply) -> Self {
-        Self { severity: Severity::Temporary, reply: reply.to_event(), state, remote: true, untried: false }
+        Self { severity: Severity::Temporary, reply: deferring(reply), state, remote: true, untried: false }
     }
 
     /// A refusal of a message or recipient: 4yz for now, 5yz for good (RFC 5321 §4.2.1).
     pub(super) fn refusal(state: State, reply: &Reply) -> Self {
         // RFC 5321 §4.5.3.1.10: a 552 to RCPT ("too many recipients" of old) counts as 452.
         let temporary = reply.class() == 4 || (reply.code == 552 && state == State::Rcpt);
-        let severity = if temporary { Severity::Temporary } else { Severity::Permanent };
-        Self { severity, reply: reply.to_event(), state, remote: true, untried: false }
+        if temporary {
+            return Self::session(state, reply);
+        }
+        Self { severity: Severity::Permanent, reply: reply.to_event(), state, remote: true, untried: false }
     }
+}
+
+/// A reply that defers, whatever its own class: the enhanced code says so too (RFC 3463 §2: class 4 is "persistent transient failure"),
+/// and where the peer's own said 5, that stays at the head of the text.
+fn deferring(reply: &Reply) -> SmtpReply {
+    let mut reply = reply.to_event();
+    if let Some(rest) = reply.enhanced.as_deref().and_then(|code| code.strip_prefix('5')) {
+        let own = format!("5{rest} {}", reply.text);
+        reply.enhanced = Some(format!("4{rest}").into());
+        reply.text = own.trim_end().into();
+    }
+    reply
 }
 
 /// What became of one recipient.

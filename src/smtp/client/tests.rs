@@ -396,3 +396,88 @@ fn output_keeps_its_order_over_partial_writes() {
     assert!(got == want);
     assert_eq!(out.written(), want.len() as u64);
 }
+
+/// Lets a peer that says no more wait in simulated seconds: when the time of the state is over, and what comes of it.
+fn wait_out(mut client: Client) -> (u64, String) {
+    let mut clock = 0;
+    while clock < client.state().timeout().as_secs() {
+        clock += 1;
+        assert_eq!(client.event(), None);
+    }
+    client.lost(&LostBy::Timeout);
+    let events: Vec<String> = std::iter::from_fn(|| client.event()).map(|e| show(&e)).collect();
+    (clock, events.join("; "))
+}
+
+/// See the table.
+type Silence = (&'static [&'static str], bool, bool, u64, &'static str, bool);
+
+/// RFC 5321 §4.5.3.2: each phase has a time of its own, and silence in it defers; only behind the final dot is it ambiguous.
+#[test]
+fn silence_in_each_phase_ends_after_its_own_time() {
+    const HELLO: &str = "250-mx\r\n250 PIPELINING\r\n";
+    const LOCKSTEP: &str = "250 mx\r\n";
+    // The peer's words before it falls silent; whether a message is sent, and written to its last octet; seconds; phase; ambiguous.
+    let table: [Silence; 9] = [
+        (&[], false, true, 300, "waiting for the greeting", false),
+        (&["220 mx\r\n"], false, true, 300, "sending EHLO", false),
+        (&["220 mx\r\n", LOCKSTEP], true, true, 300, "sending MAIL", false),
+        (&["220 mx\r\n", LOCKSTEP, "250 ok\r\n"], true, true, 300, "sending RCPT", false),
+        (&["220 mx\r\n", LOCKSTEP, "250 ok\r\n", "250 ok\r\n"], true, true, 120, "sending DATA", false),
+        (&["220 mx\r\n", HELLO, "250 ok\r\n250 ok\r\n"], true, true, 120, "sending DATA", false),
+        (
+            &["220 mx\r\n", LOCKSTEP, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"],
+            true,
+            false,
+            180,
+            "sending the message",
+            false,
+        ),
+        (
+            &["220 mx\r\n", LOCKSTEP, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"],
+            true,
+            true,
+            600,
+            "sending end of data: the message may be sent twice",
+            true,
+        ),
+        (&["220 mx\r\n", "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n"], true, true, 300, "sending MAIL", true),
+    ];
+    for (words, sends, written, secs, phase, ambiguous) in table {
+        let mut client = Client::new(settings(""));
+        for (i, said) in words.iter().enumerate() {
+            client.input(said.as_bytes());
+            if i == 1 {
+                assert_eq!(client.event(), Some(Event::Ready));
+                if sends {
+                    send(&mut client, "a@s.example b@r.example");
+                }
+            }
+            if written || i + 1 < words.len() {
+                client_output(&mut client);
+            }
+        }
+        if written {
+            client_output(&mut client);
+        }
+        let fault = format!("T0/4.4.2(timed out while {phase})");
+        let done = format!("done {fault}{}; ", if ambiguous { " ambiguous" } else { "" });
+        let want = format!("{}closed {fault}", if sends { done.as_str() } else { "" });
+        assert_eq!(wait_out(client), (secs, want), "{words:?}");
+    }
+}
+
+#[test]
+fn what_defers_says_class_4_and_keeps_the_peers_words() {
+    let check = |phase: State, line: &str, want: &str| {
+        let mut parser = ReplyParser::default();
+        parser.feed(format!("{line}\r\n").as_bytes()).expect("a reply");
+        assert_eq!(show_fault(&Fault::refusal(phase, &parser.take())), want);
+    };
+    // RFC 5321 §4.5.3.1.10: a 552 to RCPT is a 452.
+    check(State::Rcpt, "552 5.2.2 mailbox full", "T552/4.2.2(5.2.2 mailbox full)");
+    check(State::Rcpt, "552 too many", "T552(too many)");
+    check(State::Rcpt, "550 5.1.1 no", "P550/5.1.1(no)");
+    check(State::Rcpt, "452 4.2.2 full", "T452/4.2.2(full)");
+    check(State::DataEnd, "552 5.3.4 too big", "P552/5.3.4(too big)");
+}

@@ -8,7 +8,6 @@
 
 use super::machine::{Client, Event, Expect, Fault, Verdict};
 use super::{Body, Reply, State};
-use crate::event::Severity;
 use crate::types::{Mailbox, Notify, Ret, ReversePath};
 
 /// The largest body that is sent ahead of the replies to RCPT: a refusal wastes no more than this.
@@ -345,8 +344,7 @@ impl Client {
             5 if expect == Expect::Chunk && !nobody && matches!(reply.code, 500 | 502 | 504) => {
                 self.chunking_refused = true;
                 self.needs_reset = true;
-                let mut fault = Fault::refusal(State::DataEnd, reply);
-                fault.severity = Severity::Temporary;
+                let fault = Fault::session(State::DataEnd, reply);
                 self.finish(|| Verdict::Failed(fault.clone()));
                 // What follows would be read as commands; whoever is behind goes by another session, without CHUNKING.
                 let mut ended = Fault::session(State::DataEnd, reply);
