@@ -24,7 +24,7 @@ use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::Registry;
 use crate::metrics::queue::QueueMetrics;
 use crate::seam::random::Seeded;
-use crate::store::{Change, EntryKey, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage, SubmitError};
+use crate::store::{Change, EntryKey, News, Next, QueueEntry, QueueRow, ReadError, Refill, Settle, StoredMessage, SubmitError};
 use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, Timestamp};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_000_000_000);
@@ -68,7 +68,7 @@ impl Bulk {
 
 enum Happening {
     Commit,
-    Page { ticket: u64, page: Refill },
+    Page { ticket: u64, page: Result<Refill, ReadError> },
     Loaded(MessageId),
     Resolved(Domain),
     Submitted { ticket: u64 },
@@ -96,6 +96,8 @@ pub(crate) struct World {
     pub not_tried: u32,
     /// A message that the reader cannot read.
     pub unreadable: Option<MessageId>,
+    /// So many pages can't be read.
+    pub bad_pages: u32,
     pub now: Timestamp,
     pub config: Arc<Config>,
     pub scheduler: Scheduler,
@@ -140,6 +142,7 @@ impl World {
             recorder,
             not_tried: 0,
             unreadable: None,
+            bad_pages: 0,
             now: START,
             config,
             scheduler,
@@ -283,7 +286,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Commit => self.commit(),
-            Happening::Page { ticket, page } => self.scheduler.on_read(self.now, ticket, Ok(page)),
+            Happening::Page { ticket, page } => self.scheduler.on_read(self.now, ticket, page),
             Happening::Loaded(id) => {
                 let message = self.read_message(id);
                 let answer = if self.unreadable == Some(id) { Err("damaged".to_owned()) } else { Ok(message) };
@@ -335,7 +338,11 @@ impl World {
                 Action::Resolve(domain) => self.plan(3, Happening::Resolved(domain)),
                 Action::Read { ticket, queue, after, limit } => {
                     // The snapshot is taken now, the answer comes later.
-                    let page = self.page(queue, after, limit);
+                    let mut page = Ok(self.page(queue, after, limit));
+                    if self.bad_pages > 0 {
+                        self.bad_pages -= 1;
+                        page = Err(ReadError("damaged".into()));
+                    }
                     let ms = 1 + self.rng.below(5);
                     self.plan(ms, Happening::Page { ticket, page });
                 }

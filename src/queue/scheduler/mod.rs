@@ -268,6 +268,7 @@ impl Scheduler {
                 TimerKey::Site(id, at) => self.on_site_timer(id, at),
                 TimerKey::Domain(domain, at) => self.on_domain_timer(&domain, at),
                 TimerKey::Suspension(id) => self.on_suspension_end(id),
+                TimerKey::Sweep(id) => self.resume_sweep(id),
                 TimerKey::Forget => self.forget_idle_domains(),
             }
         }

@@ -311,6 +311,38 @@ fn a_purge_is_honoured_at_once_swept_to_its_end_and_survives_a_crash() {
     assert_eq!(world.count(EventKind::Delivered), 2_000);
 }
 
+/// A purge that met a failed read once forgot the queue, and its mark, with the rest of the mail still there.
+#[test]
+fn a_purge_survives_reads_that_fail_and_messages_that_cannot_be_read() {
+    let mut world = World::new(31, fast());
+    world.tempers.insert("dead.example".into(), dead(100_000));
+    let mut broken = None;
+    for n in 0..1_000 {
+        broken = Some(world.submit(n, "acme", Marketing, &[&format!("u{n}@dead.example")]));
+    }
+    world.run_for(30);
+    // After a crash no message is in memory any more.
+    world.crash();
+    world.unreadable = broken;
+    world.bad_pages = 4;
+    ask(&mut world, |reply| Command::Purge {
+        matcher: by_domain("dead.example"),
+        reason: "wrong list".into(),
+        by: "test".into(),
+        reply,
+    });
+    world.run_for(2);
+    assert!(world.bad_pages < 4, "a read has failed");
+    assert!(world.state.keys().any(|k| k.starts_with(b"mark/")), "the mark outlives a failed read");
+    world.run_for(60);
+    assert_eq!((world.bad_pages, world.count(EventKind::Purged), world.waiting()), (0, 1_000, 0));
+    assert!(world.state.is_empty(), "the mark is gone with its work");
+    let bare: Vec<_> =
+        world.events.iter().filter(|e| e.event == EventKind::Purged && e.recipient.is_none()).collect();
+    assert_eq!(bare.len(), 1);
+    assert_eq!(bare[0].message_id, broken);
+}
+
 #[test]
 fn a_reroute_moves_what_waits_to_another_pool() {
     let mut config = fast();
