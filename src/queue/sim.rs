@@ -98,6 +98,9 @@ pub(crate) struct World {
     pub unreadable: Option<MessageId>,
     /// So many pages can't be read.
     pub bad_pages: u32,
+    /// The channel of news is full: queued entries are not told one by one until it is not.
+    pub channel_full: bool,
+    untold: std::collections::BTreeSet<QueueId>,
     pub now: Timestamp,
     pub config: Arc<Config>,
     pub scheduler: Scheduler,
@@ -143,6 +146,8 @@ impl World {
             not_tried: 0,
             unreadable: None,
             bad_pages: 0,
+            channel_full: false,
+            untold: Default::default(),
             now: START,
             config,
             scheduler,
@@ -504,7 +509,27 @@ impl World {
                 }
             }
         }
+        if self.channel_full || !self.untold.is_empty() {
+            for one in news.extract_if(.., |one| matches!(one, News::Queued { .. })) {
+                if let News::Queued { queue, .. } = one {
+                    self.untold.insert(queue);
+                }
+            }
+        }
+        if !self.channel_full && !self.untold.is_empty() {
+            let untold = std::mem::take(&mut self.untold);
+            news.push(News::Dirty { queues: untold.into_iter().map(|id| self.queue_row(id)).collect() });
+        }
         self.scheduler.on_news(self.now, news);
+    }
+
+    fn queue_row(&self, id: QueueId) -> QueueRow {
+        if let Some(row) = self.queue_rows().into_iter().find(|row| row.id == id) {
+            return row;
+        }
+        let (key, _) = self.queue_ids.iter().find(|(_, known)| **known == id).expect("a queue that was told has a key");
+        let (next_due, oldest) = (Timestamp::NEVER, Timestamp::NEVER);
+        QueueRow { id, key: Arc::new(key.clone()), next_due, count: 0, bytes: 0, oldest }
     }
 
     fn commit_settle(&mut self, settle: Settle, news: &mut Vec<News>) {

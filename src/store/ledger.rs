@@ -188,7 +188,7 @@ impl LedgerThread {
             request = self.requests.settles.recv() => request,
             request = self.requests.submits.recv() => request,
             () = self.outbox.room(), if waiting => {
-                self.outbox.flush();
+                self.outbox.flush(&self.table);
                 return Woken::Tick;
             }
             () = tokio::time::sleep_until(next_tick.into()) => return Woken::Tick,
@@ -304,7 +304,7 @@ impl LedgerThread {
     }
 
     fn tell(&mut self, news: Vec<News>) {
-        if !self.outbox.send(news) {
+        if !self.outbox.send(news, &self.table) {
             self.shared.metrics.news_dropped.inc();
         }
     }
@@ -358,7 +358,7 @@ impl LedgerThread {
             }
             self.commit()?;
         }
-        self.outbox.flush();
+        self.outbox.flush(&self.table);
         self.spaces.db.persist(PersistMode::SyncAll)?;
         self.house.mark(self.last);
         // Who asked may have given up waiting; the thread ends either way.

@@ -283,8 +283,8 @@ impl Scheduler {
                 News::Queued { queue, key, entry, message } => self.on_queued(queue, key, entry, message),
                 News::Settled { queue, key } => self.on_settled(queue, key),
                 News::Dirty { queues } => {
-                    for (id, key) in queues {
-                        self.on_dirty(id, key);
+                    for row in queues {
+                        self.on_dirty(row);
                     }
                 }
             }

@@ -769,3 +769,28 @@ fn slow_queues_do_not_keep_the_windows_from_others() {
     let served: std::collections::BTreeSet<_> = world.received_at.iter().map(|(_, domain, _)| domain.clone()).collect();
     assert_eq!(served.len(), 41, "each gets its turn");
 }
+
+/// After a full channel the counts once read 0 with mail queued, and a reload could then remove its tenant.
+#[test]
+fn counts_are_right_again_after_news_were_not_told() {
+    let mut world = World::new(41, fast());
+    world.tempers.insert("dead.example".into(), dead(100_000));
+    world.submit(0, "acme", Marketing, &["first@dead.example"]);
+    world.run_for(30);
+    world.channel_full = true;
+    for n in 1..=300 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@dead.example"), &format!("u{n}@live.example")]);
+        world.run_until(world.now.after(Duration::from_millis(10)));
+    }
+    world.channel_full = false;
+    world.submit(900, "acme", Marketing, &["last@dead.example"]);
+    world.run_for(30);
+    let usage = ask(&mut world, |reply| Command::Usage { reply });
+    let queued: u64 = usage.iter().map(|(_, _, count)| count).sum();
+    assert_eq!((queued, world.waiting()), (302, 302), "{usage:?}");
+    assert_eq!(world.scheduler.totals.recipients, 302);
+    assert_eq!(world.count(EventKind::Delivered), 300);
+    world.tempers.remove("dead.example");
+    world.run_for(3 * 3_600);
+    assert_eq!((world.waiting(), world.scheduler.totals.recipients, world.scheduler.totals.bytes), (0, 0, 0));
+}

@@ -132,11 +132,17 @@ impl Scheduler {
         }
     }
 
-    /// Entries came that were not told one by one.
-    pub(super) fn on_dirty(&mut self, id: QueueId, key: Arc<QueueKey>) {
-        self.make_queue(id, key, Cursor::Start);
+    /// Entries came that were not told one by one: the ledger's counts are right, ours are not.
+    pub(super) fn on_dirty(&mut self, row: QueueRow) {
+        let id = row.id;
+        self.make_queue(id, row.key, Cursor::Start);
         let now = self.now;
         if let Some(queue) = self.queues.get_mut(&id) {
+            self.totals.recipients = self.totals.recipients.saturating_sub(queue.count) + row.count;
+            self.totals.bytes = self.totals.bytes.saturating_sub(queue.bytes) + row.bytes;
+            queue.count = row.count;
+            queue.bytes = row.bytes;
+            queue.oldest = row.oldest;
             queue.cursor = Cursor::Start;
             queue.next_due = Timestamp::ZERO;
             if queue.reading {
@@ -457,7 +463,7 @@ impl Scheduler {
         self.set_status(id, Status::Idle);
         if let Some(queue) = self.queues.remove(&id) {
             self.timers.move_expiry(id, queue.expiry_timer, Timestamp::NEVER);
-            // The counts are exact but for what a dirty mark hid.
+            // Nothing is left of it, whatever an outcome that was told twice made of its counts.
             self.totals.recipients = self.totals.recipients.saturating_sub(queue.count);
             self.totals.bytes = self.totals.bytes.saturating_sub(queue.bytes);
             self.leave_domain(&queue.key.domain, id);
