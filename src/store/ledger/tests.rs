@@ -329,7 +329,7 @@ async fn old_days_are_dropped_and_a_lagging_reader_is_told() {
         clock.advance(Duration::from_secs(86_400));
     }
     let today = clock.now().day();
-    assert_eq!(opened.store.spaces().drop_days_before(today - 3).expect("dropped"), 3);
+    assert_eq!(opened.store.spaces().drop_days_before(today - 3, today).expect("dropped"), 3);
     let page = opened.reader.events(EventSeq(1), 2, None).await.expect("readable");
     assert_eq!(page.gap, Some(EventGap { from: EventSeq(2), to: EventSeq(3) }));
     assert_eq!(page.events.iter().map(|e| e.seq.0).collect::<Vec<_>>(), [4, 5]);
@@ -496,7 +496,7 @@ async fn a_quiet_minute_flushes_everything() {
     }
     let spaces = opened.store.spaces();
     let (mark, _) = super::super::house::Mark::open(&dir.path().join("other.mark")).expect("made");
-    let mut house = House::new(mark, 3);
+    let mut house = House::new(mark, 3, None, NOW);
     house.mark(Last { commit: 50, ..Last::default() });
     house.unpin(spaces, 1).expect("the first look");
     house.unpin(spaces, 1).expect("a minute later");
