@@ -794,3 +794,35 @@ fn counts_are_right_again_after_news_were_not_told() {
     world.run_for(3 * 3_600);
     assert_eq!((world.waiting(), world.scheduler.totals.recipients, world.scheduler.totals.bytes), (0, 0, 0));
 }
+
+/// The second order once made a second suspension, and a resume of the first left the mail held.
+#[test]
+fn the_same_suspension_twice_is_one_with_the_later_end() {
+    let mut world = World::new(42, fast());
+    let suspend = |reason: &str, until: Option<Timestamp>| {
+        let (matcher, reason) = (by_domain("a.example"), reason.to_owned());
+        move |reply| Command::Suspend { matcher, reason, by: "test".into(), until, reply }
+    };
+    let first = ask(&mut world, suspend("maintenance", Some(after(60))));
+    let second = ask(&mut world, suspend("it takes longer", None));
+    assert_eq!((first.id, second.since, &*second.reason), (second.id, first.since, "it takes longer"));
+    assert_eq!(world.state.len(), 1);
+    let (one, mut early) = oneshot::channel();
+    let (two, mut late) = oneshot::channel();
+    let now = world.now;
+    for reply in [one, two] {
+        let matcher = by_domain("b.example");
+        let command = Command::Suspend { matcher, reason: "x".into(), by: "test".into(), until: None, reply };
+        assert!(world.scheduler.command(now, command).is_none());
+    }
+    world.carry_out();
+    world.run_for(120);
+    let ids = [&mut early, &mut late].map(|r| r.try_recv().expect("answered").expect("carried out").id);
+    assert_eq!(ids[0], ids[1], "also while the first is on its way to the disk");
+    world.submit(1, "acme", Marketing, &["u@a.example"]);
+    world.run_for(120);
+    assert_eq!((world.waiting(), world.scheduler.suspensions.len()), (1, 2), "the first end does not count any more");
+    ask(&mut world, |reply| Command::Resume { id: None, matcher: Some(by_domain("a.example")), reply });
+    world.run_for(60);
+    assert_eq!((world.waiting(), world.state.len()), (0, 1));
+}
