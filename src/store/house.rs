@@ -6,9 +6,9 @@
 //!   [`House::today`]), finds records of state that have expired, and flushes
 //!   keyspaces that are written seldom: their memtables would pin journals for ever.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -158,7 +158,9 @@ pub(super) struct Mark(Option<File>);
 impl Mark {
     /// Opens or makes the file; answers what it says, if it says anything.
     pub(super) fn open(path: &Path) -> std::io::Result<(Self, Option<Last>)> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        // One that was made before has the mode of its time.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         let mut text = String::new();
         // What is not readable was torn by a crash of the machine: then there is nothing to compare with.
         let _ = file.read_to_string(&mut text);

@@ -274,7 +274,7 @@ fn start(
     let (news_tx, news) = mpsc::channel(options.news_max.max(1));
     guard::look(&options.space, &shared, options.min_free, false);
     let status = shared.watch();
-    let store = Store::new(spaces.clone());
+    let store = Store::new(spaces.clone(), shared.clone());
 
     let (stop_guard, stopped) = std::sync::mpsc::channel();
     let mut others = Vec::with_capacity(1 + READERS);
