@@ -40,7 +40,10 @@ impl fmt::Display for ReloadReport {
             (changed, []) => write!(f, "the new configuration is in force; changed: {}", changed.join(", ")),
             (changed, restart) => {
                 let (changed, restart) = (changed.join(", "), restart.join(", "));
-                write!(f, "the new configuration is in force; changed: {changed}; only a restart puts {restart} in force")
+                write!(
+                    f,
+                    "the new configuration is in force; changed: {changed}; only a restart puts {restart} in force"
+                )
             }
         }
     }
@@ -207,14 +210,22 @@ mod tests {
             &[],
             "nothing changed yet: only a restart puts smtp.listeners in force",
         );
-        check(&listener(1, "10.0.0.0/8"), &listener(1, "127.0.0.0/8"), &[], "the new configuration is in force; changed: smtp");
+        check(
+            &listener(1, "10.0.0.0/8"),
+            &listener(1, "127.0.0.0/8"),
+            &[],
+            "the new configuration is in force; changed: smtp",
+        );
         let old = config(BASE);
         let mut new = old.clone();
         new.hostname = "b.example".into();
         new.retry.expire_after = crate::config::HumanDuration::secs(500_000);
         let (planned, report) = plan_reload(&old, new, &[]).expect("allowed");
         assert_eq!(planned.hostname, "a.example", "the running value stays");
-        assert_eq!(report.to_string(), "the new configuration is in force; changed: retry; only a restart puts hostname in force");
+        assert_eq!(
+            report.to_string(),
+            "the new configuration is in force; changed: retry; only a restart puts hostname in force"
+        );
     }
 
     #[test]

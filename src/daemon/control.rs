@@ -171,11 +171,8 @@ impl Control for Hands {
     fn health(&self) -> Health {
         let status = self.store_status.borrow().clone();
         let phase = *self.phase.borrow();
-        let mut health = Health {
-            draining: phase > Phase::Running,
-            free_bytes: self.store.free_bytes(),
-            ..Health::default()
-        };
+        let mut health =
+            Health { draining: phase > Phase::Running, free_bytes: self.store.free_bytes(), ..Health::default() };
         match status {
             StoreStatus::Good => {}
             StoreStatus::LowSpace { free, min_free } => {

@@ -205,9 +205,7 @@ impl Scheduler {
             }
             (How::Mark(mark), message) => {
                 let mut event = match &message {
-                    Some(message) => {
-                        self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index)
-                    }
+                    Some(message) => self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index),
                     None => self.bare_event(mark.event_kind(), key, &entry),
                 };
                 event.reason = Some(mark.words().into());

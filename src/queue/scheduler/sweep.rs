@@ -139,7 +139,15 @@ impl Scheduler {
 
     pub(super) fn start_sweep(&mut self, kind: SweepKind, queues: VecDeque<QueueId>) {
         let id = self.number();
-        let sweep = Sweep { kind, queues, after: None, reading: false, failed: 0, outstanding: 0, expires_min: Timestamp::NEVER };
+        let sweep = Sweep {
+            kind,
+            queues,
+            after: None,
+            reading: false,
+            failed: 0,
+            outstanding: 0,
+            expires_min: Timestamp::NEVER,
+        };
         self.sweeps.insert(id, sweep);
         self.sweep_line.push_back(id);
     }
@@ -213,7 +221,14 @@ impl Scheduler {
                             self.window_remove(queue, &entry.key);
                             self.take(queue, &entry);
                             sweep.outstanding += 1;
-                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id), message: None, unreadable: false });
+                            self.add_disposal(Disposal {
+                                queue,
+                                entry,
+                                how,
+                                sweep: Some(id),
+                                message: None,
+                                unreadable: false,
+                            });
                         }
                         None => sweep.expires_min = sweep.expires_min.min(entry.expires),
                     }
