@@ -149,7 +149,8 @@ pub struct Scheduler {
     queues: AHashMap<QueueId, Box<Queue>>,
     taken: AHashMap<EntryKey, Taken>,
     reads: AHashMap<u64, Purpose>,
-    window_line: VecDeque<QueueId>,
+    /// Queues that wait for room to read: transactional ones first, then the others.
+    window_lines: [VecDeque<QueueId>; 2],
     shed_line: VecDeque<QueueId>,
     // Domains and sites.
     domains: AHashMap<Domain, DomainState>,
@@ -207,7 +208,7 @@ impl Scheduler {
             queues: AHashMap::new(),
             taken: AHashMap::new(),
             reads: AHashMap::new(),
-            window_line: VecDeque::new(),
+            window_lines: Default::default(),
             shed_line: VecDeque::new(),
             domains: AHashMap::new(),
             resolve_line: VecDeque::new(),
@@ -386,7 +387,7 @@ impl Scheduler {
             self.drain_failing_domains();
             self.drain_disposals();
             self.drain_sweeps();
-            self.drain_window_line();
+            self.drain_window_lines();
             self.drain_resolve_line();
             let Some(site) = self.dirty_sites.pop_front() else {
                 if self.release_one() {

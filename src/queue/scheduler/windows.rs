@@ -12,6 +12,7 @@
 //! A page is a snapshot. What was settled after it was taken must not come back: such keys are remembered as ghosts while a read is
 //! under way. What arrived meanwhile may be missing from it: the cursor moves at most to the earliest of these.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::sweep::EXPIRY_AGAIN_MAX;
 use super::timers::TimerKey;
 use super::{Scheduler, Taken};
 use crate::store::{EntryKey, QueueEntry, QueueRow, ReadError, Refill, StoredMessage};
-use crate::types::{DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
+use crate::types::{Class, DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
 
 /// Rows in a page.
 pub(super) const PAGE: usize = 256;
@@ -251,7 +252,7 @@ impl Scheduler {
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         let low = if head_is_due { low } else { cap - 1 };
         // What has something to send reads ahead only while nobody waits for room to read at all.
-        let gives_way = head_is_due && !self.window_line.is_empty();
+        let gives_way = head_is_due && !self.window_lines.iter().all(VecDeque::is_empty);
         if queue.reading
             || gives_way
             || queue.cursor == Cursor::All
@@ -437,7 +438,8 @@ impl Scheduler {
                 self.set_status(id, Status::Reading);
             } else if self.queues.get(&id).is_some_and(|q| q.status != Status::Budget) {
                 self.set_status(id, Status::Budget);
-                self.window_line.push_back(id);
+                let bulk = self.queues.get(&id).is_some_and(|q| q.key.class != Class::Transactional);
+                self.window_lines[usize::from(bulk)].push_back(id);
             }
             return;
         }
@@ -470,17 +472,17 @@ impl Scheduler {
         }
     }
 
-    /// Queues that wait for room, in the order in which they came.
-    pub(super) fn drain_window_line(&mut self) {
-        for _ in 0..self.window_line.len().min(SHED_STEPS_MAX) {
+    /// Queues that wait for room: transactional mail before all other, each in the order in which they came.
+    pub(super) fn drain_window_lines(&mut self) {
+        for _ in 0..self.window_lines.iter().map(VecDeque::len).sum::<usize>().min(SHED_STEPS_MAX) {
             if self.window_room() < PAGE / 4 {
                 // Somebody must wait; but what is held may be shed for them.
-                let Some(first) = self.window_line.front().copied() else { return };
+                let Some(first) = self.window_lines.iter().find_map(|line| line.front().copied()) else { return };
                 if self.make_room(first, PAGE / 4) < PAGE / 4 && self.totals.window > 0 {
                     return;
                 }
             }
-            let Some(id) = self.window_line.pop_front() else { return };
+            let Some(id) = self.window_lines.iter_mut().find_map(VecDeque::pop_front) else { return };
             if self.queues.get(&id).is_some_and(|q| q.status == Status::Budget) {
                 self.set_status(id, Status::Idle);
                 self.advance(id);
