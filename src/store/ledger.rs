@@ -176,7 +176,10 @@ impl LedgerThread {
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
-                self.tick()?;
+                self.shared.commit_begins();
+                let done = self.tick();
+                self.shared.commit_ends();
+                done?;
             }
         }
     }
@@ -234,8 +237,16 @@ impl LedgerThread {
         }
     }
 
-    /// One batch: all that was taken, written and synced; then everybody is told.
+    /// A batch under the eyes of the guard. All of it: making a day of the log syncs, too, not the write of the batch alone.
     fn commit(&mut self) -> Result<(), WorkError> {
+        self.shared.commit_begins();
+        let done = self.commit_batch();
+        self.shared.commit_ends();
+        done
+    }
+
+    /// One batch: all that was taken, written and synced; then everybody is told.
+    fn commit_batch(&mut self) -> Result<(), WorkError> {
         if self.taken.is_empty() {
             return Ok(());
         }
@@ -267,9 +278,7 @@ impl LedgerThread {
         let submits = replies.len();
         if let Some(ready) = ready {
             let began = Instant::now();
-            self.shared.commit_begins();
             let result = ready.batch.durability(Some(self.mode)).commit();
-            self.shared.commit_ends();
             if let Err(error) = result {
                 let failure = SubmitError::Failed(format!("the store can't be written: {error}").into());
                 for (reply, _room) in replies {
