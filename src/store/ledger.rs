@@ -176,7 +176,10 @@ impl LedgerThread {
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
-                self.tick()?;
+                self.shared.commit_begins();
+                let done = self.tick();
+                self.shared.commit_ends();
+                done?;
             }
         }
     }
@@ -188,7 +191,7 @@ impl LedgerThread {
             request = self.requests.settles.recv() => request,
             request = self.requests.submits.recv() => request,
             () = self.outbox.room(), if waiting => {
-                self.outbox.flush();
+                self.outbox.flush(&self.table);
                 return Woken::Tick;
             }
             () = tokio::time::sleep_until(next_tick.into()) => return Woken::Tick,
@@ -234,8 +237,16 @@ impl LedgerThread {
         }
     }
 
-    /// One batch: all that was taken, written and synced; then everybody is told.
+    /// A batch under the eyes of the guard. All of it: making a day of the log syncs, too, not the write of the batch alone.
     fn commit(&mut self) -> Result<(), WorkError> {
+        self.shared.commit_begins();
+        let done = self.commit_batch();
+        self.shared.commit_ends();
+        done
+    }
+
+    /// One batch: all that was taken, written and synced; then everybody is told.
+    fn commit_batch(&mut self) -> Result<(), WorkError> {
         if self.taken.is_empty() {
             return Ok(());
         }
@@ -267,9 +278,7 @@ impl LedgerThread {
         let submits = replies.len();
         if let Some(ready) = ready {
             let began = Instant::now();
-            self.shared.commit_begins();
             let result = ready.batch.durability(Some(self.mode)).commit();
-            self.shared.commit_ends();
             if let Err(error) = result {
                 let failure = SubmitError::Failed(format!("the store can't be written: {error}").into());
                 for (reply, _room) in replies {
@@ -304,7 +313,7 @@ impl LedgerThread {
     }
 
     fn tell(&mut self, news: Vec<News>) {
-        if !self.outbox.send(news) {
+        if !self.outbox.send(news, &self.table) {
             self.shared.metrics.news_dropped.inc();
         }
     }
@@ -358,7 +367,7 @@ impl LedgerThread {
             }
             self.commit()?;
         }
-        self.outbox.flush();
+        self.outbox.flush(&self.table);
         self.spaces.db.persist(PersistMode::SyncAll)?;
         self.house.mark(self.last);
         // Who asked may have given up waiting; the thread ends either way.

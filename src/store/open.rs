@@ -274,7 +274,7 @@ fn start(
     let (news_tx, news) = mpsc::channel(options.news_max.max(1));
     guard::look(&options.space, &shared, options.min_free, false);
     let status = shared.watch();
-    let store = Store::new(spaces.clone());
+    let store = Store::new(spaces.clone(), shared.clone());
 
     let (stop_guard, stopped) = std::sync::mpsc::channel();
     let mut others = Vec::with_capacity(1 + READERS);
@@ -286,6 +286,7 @@ fn start(
         others.push(spawn("store-reader", move || reading::run(&spaces, &reads, &metrics))?);
     }
     let days = options.event_retention.as_secs().div_ceil(86_400).clamp(1, 36_500) as u32;
+    let house = House::new(mark, days, spaces.believed_day(), options.clock.now());
     let thread = LedgerThread {
         spaces,
         shared: shared.clone(),
@@ -299,7 +300,7 @@ fn start(
             Durability::Fsync => PersistMode::SyncData,
             Durability::Os => PersistMode::Buffer,
         },
-        house: House::new(mark, days),
+        house,
         taken: Taken::default(),
         pace: Pace::new(),
     };

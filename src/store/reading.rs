@@ -185,7 +185,7 @@ impl<'a> View<'a> {
     /// What is missing between a cursor and the oldest event there is. A cursor of 0 asks for what there is, not for all there ever was.
     fn gap(&self, after: EventSeq) -> Option<EventGap> {
         let oldest = self.days.first()?.first;
-        let missing = after.0 > 0 && oldest.0 != u64::MAX && oldest.0 > after.0 + 1;
+        let missing = after.0 > 0 && oldest.0 > after.0 + 1;
         missing.then(|| EventGap { from: EventSeq(after.0 + 1), to: EventSeq(oldest.0 - 1) })
     }
 
@@ -249,11 +249,12 @@ impl<'a> View<'a> {
     }
 
     fn trace_message(&self, id: MessageId, limit: usize) -> Read<Vec<Event>> {
-        // The id says when it was accepted; the log's days follow a clock that never goes back, so one day of margin.
+        // The id says when it was accepted; the log's clock may have been a day behind. From there on all days, whatever their
+        // numbers: the clock may have jumped since.
         let earliest = id.timestamp().day().saturating_sub(1);
         let mut found = BTreeSet::new();
         let mut trace = None;
-        for day in self.days.iter().filter(|day| day.number >= earliest) {
+        for day in self.days.iter().skip_while(|day| day.label.number < earliest) {
             if trace.is_none()
                 && let Some(guard) = self.at.prefix(&day.trace, keys::trace_message_prefix(id)).next()
             {

@@ -152,7 +152,8 @@ pub struct Scheduler {
     queues: AHashMap<QueueId, Box<Queue>>,
     taken: AHashMap<EntryKey, Taken>,
     reads: AHashMap<u64, Purpose>,
-    window_line: VecDeque<QueueId>,
+    /// Queues that wait for room to read: transactional ones first, then the others.
+    window_lines: [VecDeque<QueueId>; 2],
     shed_line: VecDeque<QueueId>,
     // Domains and sites.
     domains: AHashMap<Domain, DomainState>,
@@ -210,7 +211,7 @@ impl Scheduler {
             queues: AHashMap::new(),
             taken: AHashMap::new(),
             reads: AHashMap::new(),
-            window_line: VecDeque::new(),
+            window_lines: Default::default(),
             shed_line: VecDeque::new(),
             domains: AHashMap::new(),
             resolve_line: VecDeque::new(),
@@ -271,6 +272,7 @@ impl Scheduler {
                 TimerKey::Site(id, at) => self.on_site_timer(id, at),
                 TimerKey::Domain(domain, at) => self.on_domain_timer(&domain, at),
                 TimerKey::Suspension(id) => self.on_suspension_end(id),
+                TimerKey::Sweep(id) => self.resume_sweep(id),
                 TimerKey::Forget => self.forget_idle_domains(),
             }
         }
@@ -286,8 +288,8 @@ impl Scheduler {
                 News::Settled { queue, key } => self.on_settled(queue, key),
                 News::Run { .. } => {}
                 News::Dirty { queues } => {
-                    for (id, key) in queues {
-                        self.on_dirty(id, key);
+                    for row in queues {
+                        self.on_dirty(row);
                     }
                 }
             }
@@ -389,7 +391,7 @@ impl Scheduler {
             self.drain_failing_domains();
             self.drain_disposals();
             self.drain_sweeps();
-            self.drain_window_line();
+            self.drain_window_lines();
             self.drain_resolve_line();
             let Some(site) = self.dirty_sites.pop_front() else {
                 if self.release_one() {

@@ -3,6 +3,9 @@
 //! A mark (purge, reroute) is durable before it is answered, and honoured at once: the rings dispose of what it concerns instead of
 //! sending it. The sweep then finds the rest. After a restart it begins again: what is done is gone from the rows.
 //!
+//! A page that can't be read ends nothing: the sweep leaves the line and reads the same page again later, ever more seldom. Its mark
+//! stays durable as long.
+//!
 //! An expiry sweep looks at what is due in a queue whose oldest entries may be too old; a retry sweep makes entries due now.
 
 use std::collections::VecDeque;
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Scheduler;
 use super::disposal::{Disposal, How};
 use super::queue::{Purpose, Status};
+use super::timers::TimerKey;
 use super::windows::PAGE;
 use crate::effects;
 use crate::event::EventKind;
@@ -25,6 +29,10 @@ use crate::types::{Name, QueueId, QueueKey, Timestamp};
 const SWEEPS_ACTIVE: usize = 4;
 /// Entries of one sweep that are being disposed of when the next page is read.
 const OUTSTANDING_LOW: usize = 64;
+/// A failed read is tried again after this, then after twice as long, and so on.
+const READ_AGAIN_MIN: Duration = Duration::from_secs(1);
+/// And at least so often.
+const READ_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// A queue is not searched for expired entries more often than this.
 const EXPIRY_AGAIN_MIN: Duration = Duration::from_secs(60);
 /// And not less often, while it holds entries that are not yet due.
@@ -93,12 +101,27 @@ pub(super) enum SweepKind {
     Retry(Matcher),
 }
 
+impl SweepKind {
+    fn words(&self) -> &'static str {
+        match self {
+            SweepKind::Expire { .. } => "expiry",
+            SweepKind::Mark(mark) => match mark.kind {
+                MarkKind::Purge { .. } => "purge",
+                MarkKind::Reroute { .. } => "reroute",
+            },
+            SweepKind::Retry(_) => "retry",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Sweep {
     kind: SweepKind,
     queues: VecDeque<QueueId>,
     after: Option<EntryKey>,
     reading: bool,
+    /// Reads that failed, one after the other.
+    failed: u32,
     pub outstanding: usize,
     expires_min: Timestamp,
 }
@@ -116,7 +139,15 @@ impl Scheduler {
 
     pub(super) fn start_sweep(&mut self, kind: SweepKind, queues: VecDeque<QueueId>) {
         let id = self.number();
-        let sweep = Sweep { kind, queues, after: None, reading: false, outstanding: 0, expires_min: Timestamp::NEVER };
+        let sweep = Sweep {
+            kind,
+            queues,
+            after: None,
+            reading: false,
+            failed: 0,
+            outstanding: 0,
+            expires_min: Timestamp::NEVER,
+        };
         self.sweeps.insert(id, sweep);
         self.sweep_line.push_back(id);
     }
@@ -169,6 +200,7 @@ impl Scheduler {
         sweep.reading = false;
         match page {
             Ok(page) => {
+                sweep.failed = 0;
                 let mut over = page.exhausted;
                 for entry in page.entries {
                     self.totals.steps += 1;
@@ -189,7 +221,14 @@ impl Scheduler {
                             self.window_remove(queue, &entry.key);
                             self.take(queue, &entry);
                             sweep.outstanding += 1;
-                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id), message: None });
+                            self.add_disposal(Disposal {
+                                queue,
+                                entry,
+                                how,
+                                sweep: Some(id),
+                                message: None,
+                                unreadable: false,
+                            });
                         }
                         None => sweep.expires_min = sweep.expires_min.min(entry.expires),
                     }
@@ -201,12 +240,31 @@ impl Scheduler {
                 self.advance(queue);
             }
             Err(error) => {
-                tracing::error!(target: "posthaste::queue", %error, "a sweep could not read its queue");
-                sweep.queues.pop_front();
-                sweep.after = None;
+                let key = self.queues.get(&queue).map(|q| q.key.to_string()).unwrap_or_default();
+                let again = READ_AGAIN_MIN.saturating_mul(1 << sweep.failed.min(16)).min(READ_AGAIN_MAX);
+                sweep.failed = sweep.failed.saturating_add(1);
+                tracing::error!(
+                    target: "posthaste::queue",
+                    queue = key,
+                    what = sweep.kind.words(),
+                    failed = sweep.failed,
+                    again_in_s = again.as_secs(),
+                    %error,
+                    "a sweep could not read its queue, it is tried again"
+                );
+                // Others use its place until then.
+                self.sweep_line.retain(|other| *other != id);
+                self.timers.set(self.now.after(again), TimerKey::Sweep(id));
             }
         }
         self.sweeps.insert(id, sweep);
+    }
+
+    /// A sweep whose read failed has waited long enough.
+    pub(super) fn resume_sweep(&mut self, id: u64) {
+        if self.sweeps.contains_key(&id) {
+            self.sweep_line.push_back(id);
+        }
     }
 
     fn sweep_entry(&self, sweep: &Sweep, entry: &QueueEntry) -> Option<How> {

@@ -17,6 +17,7 @@ pub(super) enum TimerKey {
     Site(SiteId, Timestamp),
     Domain(Domain, Timestamp),
     Suspension(u64),
+    Sweep(u64),
     Forget,
 }
 

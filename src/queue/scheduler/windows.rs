@@ -12,6 +12,7 @@
 //! A page is a snapshot. What was settled after it was taken must not come back: such keys are remembered as ghosts while a read is
 //! under way. What arrived meanwhile may be missing from it: the cursor moves at most to the earliest of these.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::sweep::EXPIRY_AGAIN_MAX;
 use super::timers::TimerKey;
 use super::{Scheduler, Taken};
 use crate::store::{EntryKey, QueueEntry, QueueRow, ReadError, Refill, StoredMessage};
-use crate::types::{DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
+use crate::types::{Class, DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
 
 /// Rows in a page.
 pub(super) const PAGE: usize = 256;
@@ -132,11 +133,17 @@ impl Scheduler {
         }
     }
 
-    /// Entries came that were not told one by one.
-    pub(super) fn on_dirty(&mut self, id: QueueId, key: Arc<QueueKey>) {
-        self.make_queue(id, key, Cursor::Start);
+    /// Entries came that were not told one by one: the ledger's counts are right, ours are not.
+    pub(super) fn on_dirty(&mut self, row: QueueRow) {
+        let id = row.id;
+        self.make_queue(id, row.key, Cursor::Start);
         let now = self.now;
         if let Some(queue) = self.queues.get_mut(&id) {
+            self.totals.recipients = self.totals.recipients.saturating_sub(queue.count) + row.count;
+            self.totals.bytes = self.totals.bytes.saturating_sub(queue.bytes) + row.bytes;
+            queue.count = row.count;
+            queue.bytes = row.bytes;
+            queue.oldest = row.oldest;
             queue.cursor = Cursor::Start;
             queue.next_due = Timestamp::ZERO;
             if queue.reading {
@@ -245,7 +252,7 @@ impl Scheduler {
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         let low = if head_is_due { low } else { cap - 1 };
         // What has something to send reads ahead only while nobody waits for room to read at all.
-        let gives_way = head_is_due && !self.window_line.is_empty();
+        let gives_way = head_is_due && !self.window_lines.iter().all(VecDeque::is_empty);
         if queue.reading
             || gives_way
             || queue.cursor == Cursor::All
@@ -431,7 +438,8 @@ impl Scheduler {
                 self.set_status(id, Status::Reading);
             } else if self.queues.get(&id).is_some_and(|q| q.status != Status::Budget) {
                 self.set_status(id, Status::Budget);
-                self.window_line.push_back(id);
+                let bulk = self.queues.get(&id).is_some_and(|q| q.key.class != Class::Transactional);
+                self.window_lines[usize::from(bulk)].push_back(id);
             }
             return;
         }
@@ -457,24 +465,24 @@ impl Scheduler {
         self.set_status(id, Status::Idle);
         if let Some(queue) = self.queues.remove(&id) {
             self.timers.move_expiry(id, queue.expiry_timer, Timestamp::NEVER);
-            // The counts are exact but for what a dirty mark hid.
+            // Nothing is left of it, whatever an outcome that was told twice made of its counts.
             self.totals.recipients = self.totals.recipients.saturating_sub(queue.count);
             self.totals.bytes = self.totals.bytes.saturating_sub(queue.bytes);
             self.leave_domain(&queue.key.domain, id);
         }
     }
 
-    /// Queues that wait for room, in the order in which they came.
-    pub(super) fn drain_window_line(&mut self) {
-        for _ in 0..self.window_line.len().min(SHED_STEPS_MAX) {
+    /// Queues that wait for room: transactional mail before all other, each in the order in which they came.
+    pub(super) fn drain_window_lines(&mut self) {
+        for _ in 0..self.window_lines.iter().map(VecDeque::len).sum::<usize>().min(SHED_STEPS_MAX) {
             if self.window_room() < PAGE / 4 {
                 // Somebody must wait; but what is held may be shed for them.
-                let Some(first) = self.window_line.front().copied() else { return };
+                let Some(first) = self.window_lines.iter().find_map(|line| line.front().copied()) else { return };
                 if self.make_room(first, PAGE / 4) < PAGE / 4 && self.totals.window > 0 {
                     return;
                 }
             }
-            let Some(id) = self.window_line.pop_front() else { return };
+            let Some(id) = self.window_lines.iter_mut().find_map(VecDeque::pop_front) else { return };
             if self.queues.get(&id).is_some_and(|q| q.status == Status::Budget) {
                 self.set_status(id, Status::Idle);
                 self.advance(id);
