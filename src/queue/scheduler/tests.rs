@@ -737,3 +737,24 @@ fn slow_queues_do_not_keep_the_windows_from_others() {
     let served: std::collections::BTreeSet<_> = world.received_at.iter().map(|(_, domain, _)| domain.clone()).collect();
     assert_eq!(served.len(), 41, "each gets its turn");
 }
+
+#[test]
+fn a_backlog_of_many_queues_is_read_back_once() {
+    let mut config = fast();
+    // A tenth of what waits: with eight messages for each of 300 queues, all would push each other out.
+    config.storage.content_cache = crate::config::ByteSize(192 << 10);
+    let mut world = World::new(33, config);
+    for domain in 0..300 {
+        world.hosts.insert(format!("d{domain}.example"), "mx.one.example".into());
+    }
+    world.tempers.insert("one.example".into(), dead(5));
+    for n in 0..3_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 300)]);
+    }
+    world.run_for(1);
+    world.crash();
+    world.run_for(3_000);
+    assert_eq!(world.received.len(), 3_000);
+    let loads = world.scheduler.metrics.loads.get();
+    assert!((2_000..4_500).contains(&loads), "{loads} reads of 3,000 messages");
+}
