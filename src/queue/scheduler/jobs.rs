@@ -220,15 +220,17 @@ impl Scheduler {
                 }
                 Head::Again => {}
                 Head::Reading => at += 1,
-                Head::Rotate => self.to_the_back(queue, site, pool, lane),
+                Head::Rotate => self.send_back(queue, site, pool, lane),
             }
         }
         None
     }
 
     /// A queue of the front goes to the end of its ring.
-    fn to_the_back(&mut self, id: QueueId, site: SiteId, pool: usize, lane: usize) {
-        let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane]) else { return };
+    fn send_back(&mut self, id: QueueId, site: SiteId, pool: usize, lane: usize) {
+        let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane]) else {
+            return;
+        };
         if ring.front() == Some(&id) {
             ring.rotate_left(1);
         } else if let Some(at) = ring.iter().take(FRONT).position(|queue| *queue == id) {
@@ -415,7 +417,7 @@ impl Scheduler {
             }
         }
         if spent && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready) {
-            self.to_the_back(id, site, pool, lane);
+            self.send_back(id, site, pool, lane);
             self.read_front(site, pool, lane);
         }
     }
