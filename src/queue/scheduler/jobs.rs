@@ -5,6 +5,10 @@
 //! 3. within a lane the pools that the connection's source serves take turns by their number of ready queues,
 //! 4. within a pool deficit round robin: a job costs 1 and 1 more for each 16 KiB, a queue gets [`QUANTUM`] a turn,
 //! 5. the head of the queue becomes a job, together with other recipients of the same message at this site.
+//!
+//! What is not in memory is read in the order in which it will be sent: a queue whose head is being read keeps its place, and the
+//! first [`FRONT`] queues of a ring are looked at meanwhile. Only what goes next is read ahead ([`Scheduler::load_ahead`]), so that
+//! a message is read once, however many queues wait.
 
 use std::sync::Arc;
 
@@ -36,6 +40,9 @@ const SIBLINGS_SEEN_MAX: usize = 512;
 const LOADS_MAX: usize = 256;
 /// Queues of a ring whose heads are read ahead when a connection is opened.
 const HEADS_AHEAD: usize = 8;
+/// Queues of a ring that are looked at past others whose heads are being read, and whose heads are read ahead. With more, what is
+/// read for the last would push out what was read for the first.
+const FRONT: usize = 32;
 
 /// A job that a connection has.
 #[derive(Debug)]
@@ -51,8 +58,10 @@ enum Head {
     Job(Box<Job>),
     /// The queue left, or its head was disposed of: look at the next one.
     Again,
-    /// Not its turn, or its message is not there yet.
+    /// Not its turn.
     Rotate,
+    /// Its message is being read: it keeps its place.
+    Reading,
 }
 
 impl Scheduler {
@@ -199,24 +208,35 @@ impl Scheduler {
 
     fn pick_ring(&mut self, site: SiteId, pool: usize, source: usize, lane: usize) -> Option<Box<Job>> {
         let mut tries = self.site(site)?.pools[pool].rings[lane].len().saturating_mul(3).min(TRIES_MAX);
-        while tries > 0 {
+        let mut at = 0;
+        while tries > 0 && at < FRONT {
             tries -= 1;
             self.totals.steps += 1;
-            let queue = *self.site(site)?.pools[pool].rings[lane].front()?;
+            let queue = *self.site(site)?.pools[pool].rings[lane].get(at)?;
             match self.look_at_head(queue, site, source) {
                 Head::Job(job) => {
                     self.after_take(queue, site, pool, lane, &job);
                     return Some(job);
                 }
                 Head::Again => {}
-                Head::Rotate => {
-                    if let Some(site) = self.site_mut(site) {
-                        site.pools[pool].rings[lane].rotate_left(1);
-                    }
-                }
+                Head::Reading => at += 1,
+                Head::Rotate => self.send_back(queue, site, pool, lane),
             }
         }
         None
+    }
+
+    /// A queue of the front goes to the end of its ring.
+    fn send_back(&mut self, id: QueueId, site: SiteId, pool: usize, lane: usize) {
+        let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane]) else {
+            return;
+        };
+        if ring.front() == Some(&id) {
+            ring.rotate_left(1);
+        } else if let Some(at) = ring.iter().take(FRONT).position(|queue| *queue == id) {
+            ring.remove(at);
+            ring.push_back(id);
+        }
     }
 
     fn look_at_head(&mut self, id: QueueId, site: SiteId, source: usize) -> Head {
@@ -253,7 +273,7 @@ impl Scheduler {
         }
         let Some(message) = self.cache.pin(message) else {
             self.want_load(id, site);
-            return Head::Rotate;
+            return Head::Reading;
         };
         match self.make_job(id, site, source, key, message) {
             Some(job) => Head::Job(job),
@@ -392,29 +412,63 @@ impl Scheduler {
             self.advance(id);
         } else {
             self.refill(id);
-            if next.is_some_and(|(_, message)| !self.cache.has(message)) {
+            if !spent && next.is_some_and(|(_, message)| !self.cache.has(message)) {
                 self.want_load(id, site);
             }
         }
-        if spent
-            && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready)
-            && let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane])
-            && ring.front() == Some(&id)
-        {
-            ring.rotate_left(1);
+        if spent && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready) {
+            self.send_back(id, site, pool, lane);
+            self.read_front(site, pool, lane);
         }
     }
 
-    /// Reads the next messages of a queue ahead of need; the site is looked at when they come. Answers whether there was room.
+    /// A queue left the front of a ring: what comes into it is read.
+    fn read_front(&mut self, site: SiteId, pool: usize, lane: usize) {
+        let Some(ring) = self.site(site).and_then(|s| s.pools.get(pool)).map(|p| &p.rings[lane]) else { return };
+        let Some(last) = ring.get(ring.len().min(FRONT).saturating_sub(1)).copied() else { return };
+        let head = self.queues.get(&last).and_then(|q| q.window.first_key_value());
+        if head.is_some_and(|(key, _)| !self.cache.has(key.delivery.message)) {
+            self.read_ahead(last);
+        }
+    }
+
+    /// Reads the head of a queue, and the next ones ahead of need; the site is looked at when the head comes. Answers whether there
+    /// was room for the head.
     fn want_load(&mut self, id: QueueId, site: SiteId) -> bool {
-        let Some(queue) = self.queues.get(&id) else { return true };
+        let head = self.queues.get(&id).and_then(|q| q.window.first_key_value());
+        let Some((message, size)) = head.map(|(key, entry)| (key.delivery.message, entry.size)) else { return true };
+        let room = self.cache.has(message) || self.load(message, size, site);
+        if room {
+            self.read_ahead(id);
+        }
+        room
+    }
+
+    /// Reads the next messages of a queue as far as there is room.
+    fn read_ahead(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.get(&id) else { return };
         let now = self.now;
         let mut wanted: [Option<(MessageId, u32)>; READ_AHEAD] = [None; READ_AHEAD];
         let heads = queue.window.values().take_while(|e| e.key.due <= now);
-        let missing = heads.take(READ_AHEAD).filter(|e| !self.cache.has(e.key.delivery.message));
-        let missing = missing.map(|e| (e.key.delivery.message, e.size));
+        let missing = heads.take(READ_AHEAD).map(|e| (e.key.delivery.message, e.size));
+        let missing = missing.filter(|(message, _)| !self.loads.contains_key(message) && !self.cache.has(*message));
         wanted.iter_mut().zip(missing).for_each(|(slot, message)| *slot = Some(message));
-        wanted.into_iter().flatten().all(|(message, size)| self.load(message, size, site))
+        for (message, size) in wanted.into_iter().flatten() {
+            if !self.load_ahead(message, size) {
+                return;
+            }
+        }
+    }
+
+    /// Asks for a message that nobody waits for yet, as far as there is room. What it would push out is wanted sooner.
+    fn load_ahead(&mut self, message: MessageId, size: u32) -> bool {
+        let bytes = self.load_bytes + u64::from(size);
+        let room = self.loads.len() < LOADS_MAX && self.cache.has_room_ahead(bytes, self.now);
+        // Two recipients of one message may stand one behind the other.
+        if room && !self.loads.contains_key(&message) {
+            self.start_load(message, u64::from(size));
+        }
+        room
     }
 
     /// Asks for a message on behalf of a site. No more is read at a time than half of what the cache keeps of read messages, so that

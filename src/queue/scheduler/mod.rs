@@ -305,7 +305,7 @@ impl Scheduler {
         match message {
             Ok(Some(message)) => {
                 self.disposals.loaded(id, &message);
-                self.cache.insert_loaded(message);
+                self.cache.insert_loaded(message, self.now);
             }
             Ok(None) => {
                 tracing::error!(target: "posthaste::queue", message = %id, "a queued message is not in the store");

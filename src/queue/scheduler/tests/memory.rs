@@ -153,3 +153,24 @@ fn counts_are_right_again_after_news_were_not_told() {
     world.run_for(3 * 3_600);
     assert_eq!((world.waiting(), world.scheduler.totals.recipients, world.scheduler.totals.bytes), (0, 0, 0));
 }
+
+#[test]
+fn a_backlog_of_many_queues_is_read_back_once() {
+    let mut config = fast();
+    // A tenth of what waits: with eight messages for each of 300 queues, all would push each other out.
+    config.storage.content_cache = crate::config::ByteSize(192 << 10);
+    let mut world = World::new(33, config);
+    for domain in 0..300 {
+        world.hosts.insert(format!("d{domain}.example"), "mx.one.example".into());
+    }
+    world.tempers.insert("one.example".into(), dead(5));
+    for n in 0..3_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 300)]);
+    }
+    world.run_for(1);
+    world.crash();
+    world.run_for(3_000);
+    assert_eq!(world.received.len(), 3_000);
+    let loads = world.scheduler.metrics.loads.get();
+    assert!((2_000..4_500).contains(&loads), "{loads} reads of 3,000 messages");
+}
