@@ -13,6 +13,7 @@ mod values;
 
 pub use check::*;
 pub use parse::{Format, inline_files, parse};
+pub use place::of as place_of;
 pub use values::{At, Days, JobAttachment, OnMissing, Person, TestRecipient, TimeOfDay, Zone};
 
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@ enum Step<'a> {
 }
 
 /// Line and column, both from 1, the column in characters, of the value at a path; of the nearest one around it where it is not there.
-pub(super) fn of(text: &str, format: Format, path: &str) -> Option<(u32, u32)> {
+pub fn of(text: &str, format: Format, path: &str) -> Option<(u32, u32)> {
     let steps = steps(path);
     let offset = match format {
         Format::Toml => in_toml(text, &steps)?,
