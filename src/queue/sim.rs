@@ -146,7 +146,7 @@ impl World {
     pub(crate) fn new(seed: u64, config: Config) -> Self {
         let config = Arc::new(config);
         let recorder = Rc::new(Recorder::default());
-        let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &recorder);
+        let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &[], &recorder);
         Self {
             recorder,
             troubles: AHashMap::new(),
@@ -239,7 +239,7 @@ impl World {
             records.add(key, value).expect("a record that was written");
         }
         (self.scheduler, self.cache) =
-            make(&self.config, self.now, self.seed ^ self.number, rows, records, &self.recorder);
+            make(&self.config, self.now, self.seed ^ self.number, rows, records, &controls, &self.recorder);
         self.carry_out();
     }
 
@@ -453,6 +453,7 @@ fn make(
     seed: u64,
     rows: Vec<QueueRow>,
     records: AdminRecords,
+    campaigns: &[CampaignControl],
     recorder: &Rc<Recorder>,
 ) -> (Scheduler, Rc<ContentCache>) {
     let cache = Rc::new(ContentCache::new(config.storage.content_cache.0));
@@ -462,6 +463,7 @@ fn make(
         seed,
         rows,
         records,
+        campaigns: campaigns.to_vec(),
         cache: cache.clone(),
         notifier: recorder.clone(),
         metrics: QueueMetrics::register(&Registry::new()),

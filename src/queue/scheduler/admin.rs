@@ -114,8 +114,16 @@ impl Scheduler {
             }
             Command::Retry { matcher, reply } => drop(reply.send(Ok(self.retry_now(matcher)))),
             Command::Purge { matcher, reason, by, reply } => {
-                let made = self.new_mark(matcher, MarkKind::Purge { reason }, by);
+                let made = self.new_mark(matcher, MarkKind::Purge { reason, cancelled: false }, by);
                 self.submit_command(made, reply, Pending::Mark);
+            }
+            Command::Cancel { matcher, reason, by, reply } => {
+                let made = self.new_mark(matcher, MarkKind::Purge { reason, cancelled: true }, by);
+                self.submit_command(made, reply, Pending::Mark);
+            }
+            Command::SetCampaign { control, reply } => {
+                let in_flight = self.set_campaign(control, false);
+                drop(reply.send(Ok(in_flight)));
             }
             Command::Reroute { matcher, pool, by, reply } => {
                 let made = if self.pools.contains_key(&pool) {

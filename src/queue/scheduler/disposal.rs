@@ -211,7 +211,7 @@ impl Scheduler {
                 event.reason = Some(mark.words().into());
                 let next = match &mark.kind {
                     MarkKind::Purge { .. } => {
-                        self.metrics.purged.inc();
+                        self.count_taken_out(mark.event_kind());
                         Next::Done
                     }
                     MarkKind::Reroute { pool } => {
@@ -254,6 +254,10 @@ impl Scheduler {
                 self.add_settled(settle, queue, &entry, Next::Done, vec![event]);
             }
         }
+    }
+
+    pub(super) fn count_taken_out(&self, kind: EventKind) {
+        if kind == EventKind::Cancelled { &self.metrics.cancelled } else { &self.metrics.purged }.inc();
     }
 
     /// An event about a recipient whose message is not at hand.

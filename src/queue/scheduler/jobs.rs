@@ -18,14 +18,14 @@ use super::sites::{LANES, SiteId};
 use super::{Action, Scheduler};
 use crate::delivery::{ConnectionId, Job, JobRecipient, Peer, Work};
 use crate::effects;
-use crate::shaping::{Ask, Verdict, admit};
+use crate::shaping::{Ask, Limit, Question, Reason, Verdict, admit};
 use crate::store::{EntryKey, QueueEntry, StoredMessage};
 use crate::types::{DeliveryId, MessageId, QueueId};
 
 /// Transactional jobs for one of the other lane.
 const LANE_RATIO: u32 = 8;
-/// What a queue may spend in its turn.
-const QUANTUM: i32 = 8;
+/// What a queue may spend in its turn, where its campaign has no other priority.
+pub(super) const QUANTUM: i32 = 8;
 /// Octets for which a job costs 1 more.
 const COST_BYTES: u32 = 16 << 10;
 /// The most that a job costs: large mail does not stop its queue for many turns.
@@ -243,7 +243,8 @@ impl Scheduler {
         let now = self.now;
         let Some(queue) = self.queues.get_mut(&id) else { return Head::Rotate };
         if queue.deficit <= 0 {
-            queue.deficit += QUANTUM;
+            let quantum = self.campaigns.quantum(queue);
+            queue.deficit += quantum;
             if queue.deficit <= 0 {
                 return Head::Rotate;
             }
@@ -260,7 +261,8 @@ impl Scheduler {
         let overdue = effects::is_overdue(entry.expires, false, self.started, now) && entry.key.due < entry.expires;
         let marked = !queue.marks.is_empty();
         if overdue || marked {
-            let how = if marked { self.mark_for(id, &key) } else { None };
+            let marked = marked.then(|| entry.clone());
+            let how = marked.and_then(|entry| self.mark_for(id, &entry));
             if let Some(how) = how.or(overdue.then_some(How::Expire)) {
                 if !self.has_disposal_room() {
                     return Head::Rotate;
@@ -271,13 +273,34 @@ impl Scheduler {
                 return Head::Again;
             }
         }
+        if self.queues.get(&id).is_some_and(|q| q.campaign.is_some())
+            && let Some(head) = self.ask_campaign(id, site, source)
+        {
+            return head;
+        }
         let Some(message) = self.cache.pin(message) else {
             self.want_load(id, site);
             return Head::Reading;
         };
         match self.make_job(id, site, source, key, message) {
-            Some(job) => Head::Job(job),
+            Some(job) => {
+                self.charge_campaign(id);
+                Head::Job(job)
+            }
             None => Head::Again,
+        }
+    }
+
+    /// Whether the campaign of a queue lets its head go; a queue that waits for its rate leaves the ring, so that nobody waits behind it.
+    fn ask_campaign(&mut self, id: QueueId, site: SiteId, source: usize) -> Option<Head> {
+        let campaign = self.campaign_state(self.queues.get(&id)?)?;
+        match admit(&Question { campaign: Some(campaign), ..self.question(site, source, Ask::Send) }) {
+            Verdict::Go => None,
+            Verdict::Wait { reason: Reason::Rate(Limit::CampaignRate), .. } => {
+                self.wait_for_rate(id);
+                Some(Head::Again)
+            }
+            Verdict::Wait { .. } => Some(Head::Rotate),
         }
     }
 

@@ -14,6 +14,7 @@
 //! stands in the ring of its site, and a site that waits for a limit stands in that limit's line.
 
 mod admin;
+mod campaigns;
 mod disposal;
 mod explain;
 mod holds;
@@ -21,6 +22,7 @@ mod jobs;
 mod pump;
 mod queue;
 mod routing;
+mod runs;
 mod settle;
 mod sites;
 mod sweep;
@@ -39,6 +41,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 pub use self::admin::{AdminRecords, Changes};
+use self::campaigns::Campaigns;
 use self::disposal::{Disposals, How};
 use self::jobs::InFlight;
 use self::queue::{Purpose, Queue};
@@ -46,7 +49,7 @@ use self::routing::DomainState;
 use self::sites::{Conn, PoolDef, Site, SiteId, SourceState};
 use self::sweep::{Mark, Sweep};
 use self::timers::{TimerKey, Timers};
-use super::admin::Suspension;
+use super::admin::{CampaignControl, Suspension};
 use super::cache::ContentCache;
 use super::notice::Notifier;
 use crate::config::Config;
@@ -104,6 +107,8 @@ pub struct Start {
     pub rows: Vec<QueueRow>,
     /// Suspensions and marks that the store holds.
     pub records: AdminRecords,
+    /// What is set for campaigns.
+    pub campaigns: Vec<CampaignControl>,
     /// Messages in memory.
     pub cache: Rc<ContentCache>,
     /// Who writes notifications.
@@ -131,6 +136,10 @@ pub(crate) struct Totals {
 pub(crate) struct Taken {
     pub size: u32,
     pub settled: bool,
+    /// A campaign's row at its first attempt.
+    pub fresh: bool,
+    /// The run of its campaign ended meanwhile.
+    pub ended: bool,
 }
 
 /// The scheduler.
@@ -151,7 +160,7 @@ pub struct Scheduler {
     // Queues and their windows.
     queues: AHashMap<QueueId, Box<Queue>>,
     taken: AHashMap<EntryKey, Taken>,
-    reads: AHashMap<u64, Purpose>,
+    reads: AHashMap<u64, (Purpose, u32)>,
     /// Queues that wait for room to read: transactional ones first, then the others.
     window_lines: [VecDeque<QueueId>; 2],
     shed_line: VecDeque<QueueId>,
@@ -184,6 +193,7 @@ pub struct Scheduler {
     load_waiters: AHashMap<MessageId, Vec<SiteId>>,
     // What operators asked.
     suspensions: Vec<Suspension>,
+    campaigns: Campaigns,
     marks: Vec<Rc<Mark>>,
     sweeps: AHashMap<u64, Sweep>,
     sweep_line: VecDeque<u64>,
@@ -235,6 +245,7 @@ impl Scheduler {
             load_line: VecDeque::new(),
             load_waiters: AHashMap::new(),
             suspensions: Vec::new(),
+            campaigns: Campaigns::default(),
             marks: Vec::new(),
             sweeps: AHashMap::new(),
             sweep_line: VecDeque::new(),
@@ -243,7 +254,10 @@ impl Scheduler {
         };
         scheduler.apply_sources(&start.config);
         scheduler.apply_records(start.records);
-        for row in start.rows {
+        for control in start.campaigns {
+            scheduler.set_campaign(control, true);
+        }
+        for row in start.rows.into_iter().map(runs::live).filter(|row| row.count > 0) {
             scheduler.add_row(row);
         }
         scheduler.begin_marks();
@@ -273,6 +287,8 @@ impl Scheduler {
                 TimerKey::Domain(domain, at) => self.on_domain_timer(&domain, at),
                 TimerKey::Suspension(id) => self.on_suspension_end(id),
                 TimerKey::Sweep(id) => self.resume_sweep(id),
+                TimerKey::CampaignHold(id) => self.on_hold_end(id),
+                TimerKey::CampaignRate(id, at) => self.on_rate_timer(id, at),
                 TimerKey::Forget => self.forget_idle_domains(),
             }
         }
@@ -286,7 +302,7 @@ impl Scheduler {
             match item {
                 News::Queued { queue, key, entry, message } => self.on_queued(queue, key, entry, message),
                 News::Settled { queue, key } => self.on_settled(queue, key),
-                News::Run { .. } => {}
+                News::Run { campaign, running, queues } => self.on_run(campaign, running, queues),
                 News::Dirty { queues } => {
                     for row in queues {
                         self.on_dirty(row);

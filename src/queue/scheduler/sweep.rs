@@ -54,7 +54,12 @@ pub(super) struct Mark {
 #[serde(rename_all = "snake_case")]
 pub(super) enum MarkKind {
     /// Take it out.
-    Purge { reason: String },
+    Purge {
+        reason: String,
+        /// Because its campaign is cancelled; a record without it is of a time before campaigns.
+        #[serde(default)]
+        cancelled: bool,
+    },
     /// Move it to another pool.
     Reroute { pool: Name },
 }
@@ -65,10 +70,12 @@ impl Mark {
         self.matcher.matches_queue(key) && self.target_pool().is_none_or(|pool| pool != key.pool)
     }
 
-    fn concerns_entry(&self, key: &EntryKey) -> bool {
-        let accepted = key.delivery.message.timestamp();
+    fn concerns_entry(&self, entry: &QueueEntry) -> bool {
+        let message = entry.key.delivery.message;
+        // The id of a row tells its place, no time.
+        let accepted = if entry.sent.is_some() { entry.accepted } else { message.timestamp() };
         accepted <= self.created
-            && self.matcher.message.is_none_or(|m| m == key.delivery.message)
+            && self.matcher.message.is_none_or(|m| m == message)
             && self.matcher.older_than.is_none_or(|t| accepted < t)
     }
 
@@ -81,6 +88,7 @@ impl Mark {
 
     pub(super) fn event_kind(&self) -> EventKind {
         match self.kind {
+            MarkKind::Purge { cancelled: true, .. } => EventKind::Cancelled,
             MarkKind::Purge { .. } => EventKind::Purged,
             MarkKind::Reroute { .. } => EventKind::Rerouted,
         }
@@ -88,7 +96,7 @@ impl Mark {
 
     pub(super) fn words(&self) -> String {
         match &self.kind {
-            MarkKind::Purge { reason } => format!("{reason} (by {})", self.by),
+            MarkKind::Purge { reason, .. } => format!("{reason} (by {})", self.by),
             MarkKind::Reroute { pool } => format!("to pool {pool} (by {})", self.by),
         }
     }
@@ -128,12 +136,12 @@ pub(super) struct Sweep {
 
 impl Scheduler {
     /// What a mark says about an entry, if one concerns it.
-    pub(super) fn mark_for(&self, id: QueueId, key: &EntryKey) -> Option<How> {
+    pub(super) fn mark_for(&self, id: QueueId, entry: &QueueEntry) -> Option<How> {
         let ids = &self.queues.get(&id)?.marks;
         if ids.is_empty() {
             return None;
         }
-        let mark = self.marks.iter().find(|m| ids.contains(&m.id) && m.concerns_entry(key))?;
+        let mark = self.marks.iter().find(|m| ids.contains(&m.id) && m.concerns_entry(entry))?;
         Some(How::Mark(mark.clone()))
     }
 
@@ -195,9 +203,14 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn on_sweep_page(&mut self, id: u64, queue: QueueId, page: Result<Refill, ReadError>) {
+    /// `stale`: the queue's rows were put in or taken out since the page was asked for, so it is read again.
+    pub(super) fn on_sweep_page(&mut self, id: u64, queue: QueueId, page: Result<Refill, ReadError>, stale: bool) {
         let Some(mut sweep) = self.sweeps.remove(&id) else { return };
         sweep.reading = false;
+        if stale && page.is_ok() {
+            self.sweeps.insert(id, sweep);
+            return;
+        }
         match page {
             Ok(page) => {
                 sweep.failed = 0;
@@ -272,7 +285,7 @@ impl Scheduler {
             SweepKind::Expire { held, .. } => {
                 effects::is_overdue(entry.expires, *held, self.started, self.now).then_some(How::Expire)
             }
-            SweepKind::Mark(mark) => mark.concerns_entry(&entry.key).then(|| How::Mark(mark.clone())),
+            SweepKind::Mark(mark) => mark.concerns_entry(entry).then(|| How::Mark(mark.clone())),
             SweepKind::Retry(matcher) => {
                 let accepted = entry.accepted;
                 let meant = matcher.message.is_none_or(|m| m == entry.key.delivery.message)
@@ -340,7 +353,7 @@ impl Scheduler {
         match queue.status {
             Status::Suspended | Status::Failing => true,
             Status::Ready => no_source || queue.site.is_some_and(|s| self.is_held_long(s, Duration::ZERO)),
-            Status::Idle | Status::Reading | Status::Budget | Status::Routing => no_source,
+            Status::Idle | Status::Reading | Status::Budget | Status::Routing | Status::Rate => no_source,
         }
     }
 }

@@ -18,6 +18,8 @@ pub(super) enum TimerKey {
     Domain(Domain, Timestamp),
     Suspension(u64),
     Sweep(u64),
+    CampaignHold(u64),
+    CampaignRate(u64, Timestamp),
     Forget,
 }
 

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::runs::live;
 use super::queue::{Cursor, Purpose, Queue, Status, before};
 use super::sweep::EXPIRY_AGAIN_MAX;
 use super::timers::TimerKey;
@@ -42,7 +43,11 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 
 impl Scheduler {
     pub(super) fn add_row(&mut self, row: QueueRow) {
-        let expires = row.oldest.after(self.config.retry.expire_after.0);
+        let mut expires = row.oldest.after(self.config.retry.expire_after.0);
+        if row.rows.is_some() {
+            // A campaign has an expiry of its own: one look finds out.
+            expires = expires.min(self.now.after(EXPIRY_AGAIN_MAX));
+        }
         self.make_queue(row.id, row.key, Cursor::Start);
         if let Some(queue) = self.queues.get_mut(&row.id) {
             queue.count = row.count;
@@ -57,12 +62,13 @@ impl Scheduler {
         self.advance(row.id);
     }
 
-    fn make_queue(&mut self, id: QueueId, key: Arc<QueueKey>, cursor: Cursor) {
+    pub(super) fn make_queue(&mut self, id: QueueId, key: Arc<QueueKey>, cursor: Cursor) {
         if self.queues.contains_key(&id) {
             return;
         }
         let mut queue = Box::new(Queue::new(id, key, cursor));
         queue.suspended = self.suspension_of(&queue.key);
+        self.attach_campaign(&mut queue);
         queue.marks = self.marks.iter().filter(|m| m.concerns(&queue.key)).map(|m| m.id).collect();
         self.join_domain(&queue.key.domain, id);
         self.queues.insert(id, queue);
@@ -135,6 +141,7 @@ impl Scheduler {
 
     /// Entries came that were not told one by one: the ledger's counts are right, ours are not.
     pub(super) fn on_dirty(&mut self, row: QueueRow) {
+        let row = live(row);
         let id = row.id;
         self.make_queue(id, row.key, Cursor::Start);
         let now = self.now;
@@ -159,13 +166,21 @@ impl Scheduler {
     /// A page was read.
     pub fn on_read(&mut self, now: Timestamp, ticket: u64, page: Result<Refill, ReadError>) {
         self.set_now(now);
-        match self.reads.remove(&ticket) {
-            Some(Purpose::Window(id, reserved)) => {
+        let asked = self.reads.remove(&ticket);
+        let stale = |id: &QueueId, epoch| self.queues.get(id).is_none_or(|q| q.epoch != epoch);
+        match asked.map(|(purpose, epoch)| match purpose {
+            Purpose::Window(id, _) | Purpose::Sweep(id, _) => (purpose, stale(&id, epoch)),
+        }) {
+            Some((Purpose::Window(id, reserved), stale)) => {
                 self.totals.window_reserved -= reserved;
-                self.on_window_page(id, reserved, page);
+                if stale {
+                    self.drop_page(id);
+                } else {
+                    self.on_window_page(id, reserved, page);
+                }
             }
-            Some(Purpose::Sweep(id, sweep)) => {
-                self.on_sweep_page(sweep, id, page);
+            Some((Purpose::Sweep(id, sweep), stale)) => {
+                self.on_sweep_page(sweep, id, page, stale);
                 self.end_read(id);
             }
             None => {}
@@ -219,6 +234,16 @@ impl Scheduler {
         self.advance(id);
     }
 
+    /// The page is out of date: it is read again.
+    fn drop_page(&mut self, id: QueueId) {
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.reading = false;
+            queue.arrived_min = None;
+        }
+        self.end_read(id);
+        self.advance(id);
+    }
+
     fn end_read(&mut self, id: QueueId) {
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.reads = queue.reads.saturating_sub(1);
@@ -239,7 +264,8 @@ impl Scheduler {
         let ticket = self.number();
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.reads += 1;
-        self.reads.insert(ticket, purpose);
+        let epoch = queue.epoch;
+        self.reads.insert(ticket, (purpose, epoch));
         self.metrics.refills.inc();
         self.actions.push_back(super::Action::Read { ticket, queue: id, after, limit });
     }
@@ -310,7 +336,7 @@ impl Scheduler {
     fn shed(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get(&id) else { return };
         let held = match queue.status {
-            Status::Suspended | Status::Failing | Status::Routing | Status::Idle => true,
+            Status::Suspended | Status::Failing | Status::Routing | Status::Idle | Status::Rate => true,
             Status::Ready => queue.site.is_some_and(|s| self.is_held_long(s, SHED_HELD)),
             Status::Reading | Status::Budget => false,
         };
@@ -369,13 +395,16 @@ impl Scheduler {
         let Some(queue) = self.queues.get(&id) else { return };
         if let (Status::Ready, Some(site)) = (queue.status, queue.site) {
             let (pool, class) = (queue.key.pool.clone(), queue.key.class);
+            let before = queue.window.len().saturating_add_signed(-by).min(queue.work_max);
+            let by = queue.work().cast_signed() - before.cast_signed();
             self.count_backlog(site, &pool, class, by);
         }
     }
 
     /// Marks an entry as taken: no page brings it back.
     pub(super) fn take(&mut self, id: QueueId, entry: &QueueEntry) {
-        self.taken.insert(entry.key, Taken { size: entry.size, settled: false });
+        let fresh = entry.sent.is_some() && entry.attempts == 0;
+        self.taken.insert(entry.key, Taken { size: entry.size, settled: false, fresh, ended: false });
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.taken += 1;
         }
@@ -383,11 +412,16 @@ impl Scheduler {
 
     /// Gives an entry back that was taken and then not tried.
     pub(super) fn give_back(&mut self, id: QueueId, entry: QueueEntry) {
-        self.taken.remove(&entry.key);
+        let taken = self.taken.remove(&entry.key);
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.taken = queue.taken.saturating_sub(1);
         }
-        self.window_insert(id, entry);
+        if taken.is_some_and(|t| t.ended) {
+            // The run of its campaign is over: what is on disk says whether it still waits.
+            self.forget_row(id, &entry);
+        } else {
+            self.window_insert(id, entry);
+        }
         self.advance(id);
     }
 
@@ -416,13 +450,20 @@ impl Scheduler {
         if queue.is_gone() {
             return self.remove_queue(id);
         }
-        if queue.suspended.is_some() {
+        if queue.suspended.is_some() || queue.held {
             return self.set_status(id, Status::Suspended);
         }
+        if queue.campaign.is_some() && queue.head_due() <= self.now && self.waits_for_rate(id) {
+            return;
+        }
+        let Some(queue) = self.queues.get(&id) else { return };
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         if !head_is_due {
             let due = queue.head_due();
             if due > self.now {
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.has_turn = false;
+                }
                 self.set_status(id, Status::Idle);
                 return self.set_queue_timer(id, due);
             }
@@ -453,10 +494,12 @@ impl Scheduler {
         if queue.status == status {
             return;
         }
-        if queue.status == Status::Ready {
+        let was_ready = queue.status == Status::Ready;
+        if was_ready {
             self.leave_ring(id);
         }
         if let Some(queue) = self.queues.get_mut(&id) {
+            queue.has_turn &= !was_ready;
             queue.status = status;
         }
     }
