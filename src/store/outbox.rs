@@ -87,7 +87,7 @@ impl Outbox {
 }
 
 /// A queue as it stands. One that the table has forgotten is empty.
-fn row(table: &QueueTable, id: QueueId, key: Arc<QueueKey>) -> QueueRow {
+pub(super) fn row(table: &QueueTable, id: QueueId, key: Arc<QueueKey>) -> QueueRow {
     let known = table.get(id).map(|queue| queue.row.clone());
     known.unwrap_or(QueueRow {
         id,
