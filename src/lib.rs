@@ -22,4 +22,5 @@ pub mod shaping;
 pub mod smtp;
 pub mod smtp_server;
 pub mod store;
+pub mod template;
 pub mod types;
