@@ -25,4 +25,5 @@ pub mod smtp;
 pub mod smtp_server;
 pub mod store;
 pub mod suppression;
+pub mod template;
 pub mod types;
