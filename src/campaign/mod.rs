@@ -11,3 +11,6 @@
 
 pub mod job;
 pub mod model;
+pub mod ports;
+pub mod schedule;
+pub mod state;
