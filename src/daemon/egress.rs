@@ -62,7 +62,8 @@ pub(super) struct Parts {
 }
 
 /// Reasons that a drain does not wait for: they end at a later time, or by an operator.
-const LATER: [&str; 8] = ["retry due", "suspended", "campaign", "no way", "no source", "source held", "host down", "warm-up"];
+const LATER: [&str; 8] =
+    ["retry due", "suspended", "campaign", "no way", "no source", "source held", "host down", "warm-up"];
 
 /// Recipients that could go now: all that wait, but for those that wait for a later time or an operator.
 pub(super) fn ready(summary: &Summary) -> u64 {

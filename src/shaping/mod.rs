@@ -15,7 +15,8 @@ mod pace;
 mod share;
 
 pub use admit::{
-    Ask, CampaignState, HoldKind, Host, Limit, PathState, Question, Reason, Route, SourceTrouble, Step, Verdict, Wake, Window, admit, explain,
+    Ask, CampaignState, HoldKind, Host, Limit, PathState, Question, Reason, Route, SourceTrouble, Step, Verdict, Wake,
+    Window, admit, explain,
 };
 pub use bucket::Bucket;
 pub use limits::{Count, Limits, RateLimit, limits_for};

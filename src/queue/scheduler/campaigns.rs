@@ -207,7 +207,9 @@ impl Scheduler {
         let Some(campaign) = self.campaigns.of(queue) else { return reason.to_string() };
         let control = &campaign.control;
         match (reason, &control.hold, control.rate) {
-            (Reason::Rate(Limit::CampaignRate), _, Some(rate)) => format!("rate {rate} of campaign {}", control.campaign),
+            (Reason::Rate(Limit::CampaignRate), _, Some(rate)) => {
+                format!("rate {rate} of campaign {}", control.campaign)
+            }
             (Reason::Held(HoldKind::Window), Some(Hold { until: Some(until), .. }), _) => {
                 format!("window: opens at {until}")
             }

@@ -348,8 +348,15 @@ impl Scheduler {
                 let decided = [decided];
                 let outcomes = std::iter::once(&outcome);
                 let delay_told = self.owe_notices(settle, message, &recipients, &decided, outcomes, None);
-                let scene =
-                    Scene { delay_told, wire_size: None, provider: Some(provider), mx: None, peer: None, source, started: self.now };
+                let scene = Scene {
+                    delay_told,
+                    wire_size: None,
+                    provider: Some(provider),
+                    mx: None,
+                    peer: None,
+                    source,
+                    started: self.now,
+                };
                 let source = source.map_or("none", |s| s.name.as_str());
                 let metrics = self.metrics.path(provider, key.class.as_str(), key.pool.as_str(), source);
                 let ([(queue, entry)], [decided]) = (recipients, decided);

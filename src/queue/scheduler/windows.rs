@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::runs::live;
 use super::queue::{Cursor, Purpose, Queue, Status, before};
+use super::runs::live;
 use super::sweep::EXPIRY_AGAIN_MAX;
 use super::timers::TimerKey;
 use super::{Scheduler, Taken};
