@@ -6,6 +6,7 @@
 //!
 //! The same seed gives the same run.
 
+mod campaigns;
 mod ledger;
 mod peers;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::admin::CampaignControl;
 use super::cache::ContentCache;
 use super::scheduler::{Action, AdminRecords, Scheduler, Start};
 use super::testing::{self, Recorder};
@@ -26,8 +28,10 @@ use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::Registry;
 use crate::metrics::queue::QueueMetrics;
 use crate::seam::random::Seeded;
-use crate::store::{Change, EntryKey, QueueEntry, QueueRow, ReadError, Refill, Settle, StoredMessage, SubmitError};
-use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, Timestamp};
+use crate::store::{
+    Change, EntryKey, QueueEntry, QueueRow, ReadError, Refill, Run, Settle, StoredMessage, SubmitError,
+};
+use crate::types::{CampaignNo, Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, Timestamp};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_000_000_000);
 /// No run of these tests has so many events.
@@ -92,6 +96,7 @@ enum Write {
     Accept { message: Arc<StoredMessage>, deliveries: Vec<(QueueKey, QueueEntry)> },
     Settle(Settle),
     Submit { ticket: u64, changes: Vec<Change> },
+    Run { campaign: CampaignNo, run: Option<Run> },
 }
 
 pub(crate) struct World {
@@ -115,6 +120,13 @@ pub(crate) struct World {
     /// Domains that share a host with another.
     pub hosts: AHashMap<String, String>,
     pub bulk: Option<Bulk>,
+    pub campaigns: BTreeMap<CampaignNo, campaigns::SimCampaign>,
+    /// What the campaign engine sets again at a start.
+    pub controls: Vec<CampaignControl>,
+    /// What the maker of content gives up: the stage, by domain.
+    pub unsent: AHashMap<String, &'static str>,
+    /// When each message was given to a connection.
+    pub given: Vec<(Timestamp, MessageId)>,
     // The ledger.
     rows: BTreeMap<(QueueId, EntryKey), QueueEntry>,
     queue_ids: BTreeMap<QueueKey, QueueId>,
@@ -162,6 +174,10 @@ impl World {
             tempers: AHashMap::new(),
             hosts: AHashMap::new(),
             bulk: None,
+            campaigns: BTreeMap::new(),
+            controls: Vec::new(),
+            unsent: AHashMap::new(),
+            given: Vec::new(),
             rows: BTreeMap::new(),
             queue_ids: BTreeMap::new(),
             messages: AHashMap::new(),
@@ -239,7 +255,7 @@ impl World {
             records.add(key, value).expect("a record that was written");
         }
         (self.scheduler, self.cache) =
-            make(&self.config, self.now, self.seed ^ self.number, rows, records, &controls, &self.recorder);
+            make(&self.config, self.now, self.seed ^ self.number, rows, records, &self.controls, &self.recorder);
         self.carry_out();
     }
 
@@ -306,7 +322,7 @@ impl World {
     }
 
     fn read_message(&self, id: MessageId) -> Option<Arc<StoredMessage>> {
-        self.messages.get(&id).cloned().or_else(|| {
+        self.messages.get(&id).cloned().or_else(|| self.read_row(id)).or_else(|| {
             let bulk = self.bulk.as_ref()?;
             let i = id.timestamp().as_millis().checked_sub(START.as_millis() - bulk.rows)?;
             (i < bulk.rows).then(|| bulk.message(i))
@@ -371,6 +387,7 @@ impl World {
         match self.scheduler.next(self.now, conn, &peer) {
             Work::Job(job) => {
                 self.transactions += 1;
+                self.given.push((self.now, job.message));
                 let most = self.temper(job.recipients[0].mailbox.domain()).latency_ms.max(1);
                 let ms = 1 + self.rng.below(most);
                 self.plan(ms, Happening::Done { conn, job, started: self.now });
@@ -402,6 +419,11 @@ impl World {
                 outcomes.push(Outcome::Failed(failure));
                 continue;
             }
+            if let Some(stage) = self.unsent.get(recipient.mailbox.domain().as_str()).copied() {
+                let failure = failure(Severity::Permanent, "not for this address", false);
+                outcomes.push(Outcome::Failed(Failure { stage, ..failure }));
+                continue;
+            }
             let temper = self.temper(recipient.mailbox.domain());
             let dice = self.rng.below(100);
             outcomes.push(if dice < temper.refuses {
@@ -414,7 +436,8 @@ impl World {
                 Outcome::Delivered(SmtpReply { code: 250, enhanced: Some("2.0.0".into()), text: "ok".into() })
             });
         }
-        let wire_size = job.size;
+        // A row becomes a message; what goes out is longer than what is stored.
+        let wire_size = job.size + 1_000;
         let report = JobReport { job, outcomes, ambiguous: false, wire_size, started, ended: self.now };
         self.scheduler.report(self.now, conn, &peer, report);
         self.carry_out();

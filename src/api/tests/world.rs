@@ -342,6 +342,8 @@ fn answer(command: Command, memory: &mut Memory, now: Timestamp) {
             memory.suspensions = kept;
             let _ = reply.send(Ok(ended));
         }
+        Command::Cancel { reply, .. } => drop(reply.send(Ok(changed))),
+        Command::SetCampaign { reply, .. } => drop(reply.send(Ok(0))),
         Command::Retry { matcher, reply } => {
             memory.commands.push(format!("retry {}", serde_json::to_string(&matcher).expect("json")));
             let _ = reply.send(Ok(changed));

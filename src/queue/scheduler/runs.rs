@@ -25,6 +25,11 @@ pub(super) fn live(mut row: QueueRow) -> QueueRow {
     row
 }
 
+/// Where to begin to read a queue that stands so on disk.
+fn begin_of(row: &QueueRow) -> (Cursor, Timestamp) {
+    if row.count > 0 { (Cursor::Start, row.next_due) } else { (Cursor::All, Timestamp::NEVER) }
+}
+
 impl Scheduler {
     pub(super) fn on_run(&mut self, campaign: CampaignNo, running: bool, rows: Vec<QueueRow>) {
         if running {
@@ -46,13 +51,15 @@ impl Scheduler {
     fn begin_run(&mut self, row: QueueRow) {
         self.totals.steps += 1;
         if !self.queues.contains_key(&row.id) {
-            return self.add_row(row);
+            if row.count > 0 {
+                self.add_row(row);
+            }
+            return;
         }
         let id = row.id;
         self.set_counts(&row, 0);
         if let Some(queue) = self.queues.get_mut(&id) {
-            queue.cursor = Cursor::Start;
-            queue.next_due = row.next_due;
+            (queue.cursor, queue.next_due) = begin_of(&row);
             queue.epoch = queue.epoch.wrapping_add(1);
         }
         // They may expire sooner than what is known of this queue: one look finds out.
@@ -72,8 +79,7 @@ impl Scheduler {
             return;
         };
         queue.epoch = queue.epoch.wrapping_add(1);
-        (queue.cursor, queue.next_due) =
-            if row.count > 0 { (Cursor::Start, row.next_due) } else { (Cursor::All, Timestamp::NEVER) };
+        (queue.cursor, queue.next_due) = begin_of(&row);
         let of_run = |entry: &&QueueEntry| {
             let place = RowId::of(entry.key.delivery.message);
             entry.attempts == 0 && entry.sent.is_some() && place.is_some_and(|row| row.campaign == campaign)

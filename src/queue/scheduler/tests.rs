@@ -1,6 +1,7 @@
 //! Scenarios on the simulated world, a file a subject; what they share is here.
 
 mod admin;
+mod campaigns;
 mod endings;
 mod limits;
 mod memory;

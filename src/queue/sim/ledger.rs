@@ -25,8 +25,16 @@ impl World {
                 oldest = oldest.min(Timestamp::from_millis(START.as_millis() - bulk.rows));
                 next_due = next_due.min(oldest);
             }
+            let (fresh, rows_of) = self.fresh(*id);
+            for entry in &fresh {
+                bytes += u64::from(entry.size);
+                oldest = oldest.min(entry.accepted);
+                next_due = next_due.min(entry.key.due);
+            }
+            count += rows_of.map_or(0, |rows| rows.fresh);
             if count > 0 {
-                rows.push(QueueRow { id: *id, key: Arc::new(key.clone()), next_due, count, bytes, oldest, rows: None });
+                let key = Arc::new(key.clone());
+                rows.push(QueueRow { id: *id, key, next_due, count, bytes, oldest, rows: rows_of });
             }
         }
         rows
@@ -41,6 +49,11 @@ impl World {
             let made = (first..bulk.rows).filter(|i| !bulk.gone.contains(i));
             let made = made.map(|i| testing::entry(&bulk.message(i), 0)).filter(|e| after.is_none_or(|a| e.key > a));
             entries.extend(made.take(limit + 1));
+            entries.sort_by_key(|e| e.key);
+        }
+        let (fresh, _) = self.fresh(queue);
+        if !fresh.is_empty() {
+            entries.extend(fresh.into_iter().filter(|e| after.is_none_or(|a| e.key > a)));
             entries.sort_by_key(|e| e.key);
         }
         let exhausted = entries.len() <= limit;
@@ -76,6 +89,7 @@ impl World {
                     }
                 }
                 Write::Settle(settle) => self.commit_settle(settle, &mut news),
+                Write::Run { campaign, run } => self.commit_run(campaign, run, &mut news),
                 Write::Submit { ticket, changes } => {
                     for change in changes {
                         match change {
@@ -103,7 +117,7 @@ impl World {
         self.scheduler.on_news(self.now, news);
     }
 
-    fn queue_row(&self, id: QueueId) -> QueueRow {
+    pub(super) fn queue_row(&self, id: QueueId) -> QueueRow {
         if let Some(row) = self.queue_rows().into_iter().find(|row| row.id == id) {
             return row;
         }
@@ -127,6 +141,7 @@ impl World {
                     let number = b.number(&settled.key);
                     b.gone.insert(number)
                 });
+            let was = was || self.settle_fresh(settled.queue, &settled.key);
             assert!(was, "a row is settled that is not there: {:?}", settled.key);
             news.push(News::Settled { queue: settled.queue, key: settled.key });
             let queue = self.queue_ids.iter().find(|(_, id)| **id == settled.queue).map(|(key, _)| key.clone());
