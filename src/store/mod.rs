@@ -21,6 +21,8 @@ mod random_tests;
 mod reading;
 mod records;
 mod row_records;
+#[cfg(test)]
+mod row_tests;
 mod spaces;
 mod status;
 mod steps;
