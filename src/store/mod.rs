@@ -20,7 +20,11 @@ mod outbox;
 mod random_tests;
 mod reading;
 mod records;
+#[cfg(test)]
+mod row_random_tests;
 mod row_records;
+#[cfg(test)]
+mod row_tests;
 mod spaces;
 mod status;
 mod steps;
