@@ -245,7 +245,7 @@ async fn a_refill_merges_in_order_from_any_cursor() {
     while world.opened.news.try_recv().is_ok() {}
     world.submit(upload(vec![new_row(9, 0, "b.example")])).await;
     let news = world.opened.news.recv().await.expect("the ledger lives");
-    assert!(matches!(&news[..], [News::Dirty { queues }] if queues[0].0 == queue), "{news:?}");
+    assert!(matches!(&news[..], [News::Dirty { queues }] if queues[0].id == queue), "{news:?}");
     assert_eq!(seqs(&world.all(queue, 9).await), [1, 9, 4, 5, 0, 3, 2]);
     shut(world.opened).await;
 }

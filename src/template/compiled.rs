@@ -117,6 +117,8 @@ pub struct Compiled {
     is_simple: bool,
     /// The text is made from the rendered HTML.
     text_of_html: bool,
+    /// The template of the text was made from that of the HTML.
+    is_text_made: bool,
 }
 
 impl Compiled {
@@ -133,6 +135,7 @@ impl Compiled {
             needed: BTreeSet::new(),
             is_simple: true,
             text_of_html: false,
+            is_text_made: false,
         };
         compiled.add(Part::Subject, "subject".to_owned(), sources.subject)?;
         let optional = [
@@ -155,6 +158,7 @@ impl Compiled {
             // template any more, each recipient's HTML is converted.
             let source = text::template_to_text(html);
             compiled.text_of_html = compiled.add(Part::Text, "text".to_owned(), &source).is_err();
+            compiled.is_text_made = true;
         }
         Ok(compiled)
     }
@@ -165,7 +169,8 @@ impl Compiled {
             TemplateError { part: name.clone(), line, column, message, hint }
         };
         let compile_error = |error: Error| {
-            let offset = error.range().map_or_else(|| line_start(source, error.line().unwrap_or(1)), |range| range.start);
+            let offset =
+                error.range().map_or_else(|| line_start(source, error.line().unwrap_or(1)), |range| range.start);
             wrong(offset, message_of(&error), None)
         };
         self.strict.add_template_owned(name.clone(), source.to_owned()).map_err(compile_error)?;
@@ -240,23 +245,47 @@ impl Compiled {
         let mut text = self.run(env, name, &root)?;
         if is_header(name) {
             // Line ends of the template itself fold nothing: the header is encoded later.
-            text = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+            text =
+                text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        }
+        if part == Part::Text && self.is_text_made {
+            text = text::tidy(&text);
         }
         Ok(Rendered { text, cleaned: root.is_cleaned() })
+    }
+
+    fn render_error(&self, part: &str, root: &Arc<Root>, error: &Error) -> RenderError {
+        let part = part.to_owned();
+        let line = error.line().unwrap_or(0);
+        if let Some(name) = undefined_name(error) {
+            return RenderError::Missing { name, part, line };
+        }
+        match error.kind() {
+            // The engine has lost the name, as behind a function: it is one that the template names and the recipient lacks.
+            ErrorKind::UndefinedError => {
+                let name = self.needed.iter().find(|name| !root.has(name) && said_at(error, name));
+                let name = name.map_or_else(|| "a value".to_owned(), Clone::clone);
+                RenderError::Missing { name, part, line }
+            }
+            ErrorKind::OutOfFuel => RenderError::Fuel { part },
+            ErrorKind::WriteFailure => RenderError::TooLarge { part, max: self.options.output_max },
+            _ => RenderError::Other { part, line, message: message_of(error) },
+        }
     }
 
     fn run(&self, env: &Environment<'_>, name: &str, root: &Arc<Root>) -> Result<String, RenderError> {
         let context = Value::from_dyn_object(Arc::clone(root));
         let max = self.options.output_max;
         let mut out = Limited { text: Vec::with_capacity(1024), max };
-        let done = env.get_template(name).and_then(|template| template.render_captured_to(context, &mut out).map(|_| ()));
+        let done =
+            env.get_template(name).and_then(|template| template.render_captured_to(context, &mut out).map(|_| ()));
         match done {
             Ok(()) => String::from_utf8(out.text).map_err(|_| RenderError::Other {
                 part: name.to_owned(),
                 line: 0,
                 message: "the output is not UTF-8".to_owned(),
             }),
-            Err(error) => Err(render_error(name, max, &error)),
+            Err(error) => Err(self.render_error(name, root, &error)),
         }
     }
 }
@@ -362,27 +391,17 @@ fn clean_header(out: &mut Output, text: &str) -> std::fmt::Result {
     Ok(())
 }
 
-fn render_error(part: &str, max: usize, error: &Error) -> RenderError {
-    let part = part.to_owned();
-    let line = error.line().unwrap_or(0);
-    if let Some(name) = undefined_name(error) {
-        return RenderError::Missing { name, part, line };
-    }
-    match error.kind() {
-        ErrorKind::OutOfFuel => RenderError::Fuel { part },
-        ErrorKind::WriteFailure => RenderError::TooLarge { part, max },
-        _ => RenderError::Other { part, line, message: message_of(error) },
-    }
-}
-
 /// The variable that an error is about: the engine says `` `name` is undefined ``.
 fn undefined_name(error: &Error) -> Option<String> {
     let detail = error.detail().unwrap_or_default();
-    match detail.split_once("` is undefined") {
-        Some((before, _)) => before.rsplit_once('`').map(|(_, name)| name.to_owned()),
-        None if error.kind() == ErrorKind::UndefinedError => Some("a value".to_owned()),
-        None => None,
-    }
+    let (before, _) = detail.split_once("` is undefined")?;
+    before.rsplit_once('`').map(|(_, name)| name.to_owned())
+}
+
+/// Whether a name stands in the lines of the source that an error is about.
+fn said_at(error: &Error, name: &str) -> bool {
+    let (Some(source), Some(line)) = (error.template_source(), error.line()) else { return true };
+    source.lines().nth(line.saturating_sub(1)).is_some_and(|line| line.contains(name))
 }
 
 fn message_of(error: &Error) -> String {

@@ -56,22 +56,31 @@ fn moment(text: &str) -> Result<Option<When>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
-    dates::parse(text).map(Some).ok_or_else(|| invalid(format!("\"{text}\" is no date: write 2026-11-23, or 2026-11-23T09:30:00Z")))
+    dates::parse(text)
+        .map(Some)
+        .ok_or_else(|| invalid(format!("\"{text}\" is no date: write 2026-11-23, or 2026-11-23T09:30:00Z")))
 }
 
-fn days_since(state: &State, when: Cow<'_, str>) -> Result<Value, Error> {
+/// A number made from a date and the time. A missing date is handed on, so that whoever uses the result is told the name.
+fn by_date(state: &State, value: &Value, f: fn(When, Timestamp) -> i64) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Ok(value.clone());
+    }
     let now = now_of(state)?;
-    Ok(moment(&when)?.map(|when| Value::from(dates::days_since(when, now))).unwrap_or_default())
+    // A blank stays one.
+    Ok(moment(&value.to_string())?.map_or_else(|| value.clone(), |when| Value::from(f(when, now))))
 }
 
-fn days_until(state: &State, when: Cow<'_, str>) -> Result<Value, Error> {
-    let now = now_of(state)?;
-    Ok(moment(&when)?.map(|when| Value::from(-dates::days_since(when, now))).unwrap_or_default())
+fn days_since(state: &State, when: &Value) -> Result<Value, Error> {
+    by_date(state, when, dates::days_since)
 }
 
-fn age(state: &State, birthday: Cow<'_, str>) -> Result<Value, Error> {
-    let now = now_of(state)?;
-    Ok(moment(&birthday)?.map(|birthday| Value::from(dates::age(birthday, now))).unwrap_or_default())
+fn days_until(state: &State, when: &Value) -> Result<Value, Error> {
+    by_date(state, when, |when, now| -dates::days_since(when, now))
+}
+
+fn age(state: &State, birthday: &Value) -> Result<Value, Error> {
+    by_date(state, birthday, dates::age)
 }
 
 /// A point in time is shown in the zone given, else in the recipient's, else in UTC; a date without a zone stays as it is.
@@ -87,7 +96,9 @@ fn date(
         When::Civil(at) => at.to_zoned_datetime(TimeZone::UTC).map_err(|e| invalid(e.to_string()))?,
         When::Instant(at) => {
             let zone = match tz {
-                Some(name) if !name.is_empty() => zone(&name).ok_or_else(|| invalid(format!("there is no time zone \"{name}\"")))?,
+                Some(name) if !name.is_empty() => {
+                    zone(&name).ok_or_else(|| invalid(format!("there is no time zone \"{name}\"")))?
+                }
                 _ => with_root(state, |root| root.tz().and_then(zone))?.unwrap_or(TimeZone::UTC),
             };
             at.to_zoned_datetime(zone)

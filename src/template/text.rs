@@ -85,10 +85,13 @@ fn convert(html: &str, is_template: bool) -> String {
     let mut pieces = Pieces::new(html, is_template);
     let mut skipped: Option<(&str, usize)> = None;
     // Where a hidden element is never closed, hiding would lose all the rest: then nothing more is taken as hidden.
+    let mut may_hide = true;
     while let Some(piece) = pieces.next() {
         if let Some((name, depth)) = &mut skipped {
             match piece {
-                Piece::Open(open, attributes) if open.eq_ignore_ascii_case(name) && !attributes.ends_with('/') => *depth += 1,
+                Piece::Open(open, attributes) if open.eq_ignore_ascii_case(name) && !attributes.ends_with('/') => {
+                    *depth += 1
+                }
                 Piece::Close(close) if close.eq_ignore_ascii_case(name) => *depth -= 1,
                 // Statements are kept: an `endif` may close what began before.
                 Piece::Block(block) if block.starts_with("{%") => writer.block(block),
@@ -106,7 +109,10 @@ fn convert(html: &str, is_template: bool) -> String {
                 let name_lower = name.to_ascii_lowercase();
                 let hides = matches!(&*name_lower, "head" | "title" | "noscript" | "select" | "svg" | "object")
                     || (!is_void(&name_lower) && is_hidden(attributes));
-                if hides && closes(html, pieces.at(), name) {
+                if hides && may_hide {
+                    may_hide = closes(html, pieces.at(), name);
+                }
+                if hides && may_hide {
                     skipped = Some((name, 1));
                 } else {
                     writer.open(&name_lower, attributes);
@@ -155,7 +161,10 @@ impl Writer {
             self.joins = false;
         }
         // Characters without width only fill the line beside the subject.
-        let shown: String = text.chars().filter(|c| !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}' | '\u{34f}')).collect();
+        let shown: String = text
+            .chars()
+            .filter(|c| !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}' | '\u{34f}'))
+            .collect();
         let mut words = shown.split(is_space).filter(|word| !word.is_empty()).peekable();
         while let Some(word) = words.next() {
             self.word(word, word.chars().count());
@@ -303,8 +312,15 @@ impl Writer {
             self.statements.extend(words.into_iter().map(|word| word.text));
             return;
         }
-        self.out.push_str(&std::mem::take(&mut self.statements));
-        if !self.out.is_empty() {
+        let statements = std::mem::take(&mut self.statements);
+        if !(self.out.is_empty() && statements.is_empty()) {
+            let begins_loop = statements.split("{%").any(|s| s.trim_start_matches(['-', '+', ' ']).starts_with("for "));
+            if begins_loop && self.gap > 1 {
+                // The blank line parts the whole loop from what is before it, not its rounds from each other.
+                self.out.push('\n');
+                self.gap = 1;
+            }
+            self.out.push_str(&statements);
             self.out.push_str(&"\n".repeat(self.gap.clamp(1, 2)));
         }
         self.gap = 0;
@@ -352,8 +368,8 @@ impl Writer {
 fn gap_of(name: &str) -> usize {
     match name {
         "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "table" | "dl" | "figure" | "fieldset" => 2,
-        "div" | "tr" | "section" | "article" | "header" | "footer" | "main" | "nav" | "aside" | "address" | "center"
-        | "form" | "dt" | "dd" | "caption" | "figcaption" | "tbody" | "thead" | "body" => 1,
+        "div" | "tr" | "section" | "article" | "header" | "footer" | "main" | "nav" | "aside" | "address"
+        | "center" | "form" | "dt" | "dd" | "caption" | "figcaption" | "tbody" | "thead" | "body" => 1,
         _ => 0,
     }
 }

@@ -200,6 +200,16 @@ impl Root {
         self.cleaned.load(Ordering::Relaxed)
     }
 
+    /// Whether a name, or a path with dots, has a value, or is taken as blank.
+    pub(super) fn has(self: &Arc<Self>, path: &str) -> bool {
+        let mut parts = path.split('.');
+        let mut value = parts.next().and_then(|first| self.get_value_by_str(first));
+        for part in parts {
+            value = value.and_then(|v| v.get_attr(part).ok()).filter(|v| !v.is_undefined());
+        }
+        value.is_some()
+    }
+
     /// The recipient's time zone.
     pub(super) fn tz(&self) -> Option<&str> {
         self.recipient.tz.as_str()
