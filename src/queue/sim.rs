@@ -103,6 +103,8 @@ pub(crate) struct World {
     pub recorder: Rc<Recorder>,
     /// So many jobs are reported as never looked at.
     pub not_tried: u32,
+    /// The longest time that a connection takes to open.
+    pub connect_ms: u64,
     /// What this host lacks for a source: the stage of the failure, until when.
     pub troubles: AHashMap<String, (&'static str, Timestamp)>,
     /// A message that the reader cannot read.
@@ -163,6 +165,7 @@ impl World {
             recorder,
             troubles: AHashMap::new(),
             not_tried: 0,
+            connect_ms: 30,
             unreadable: None,
             bad_pages: 0,
             channel_full: false,
@@ -353,7 +356,7 @@ impl World {
                 }
                 Action::Load(id) => self.plan(2, Happening::Loaded(id)),
                 Action::Open(request) => {
-                    let ms = 1 + self.rng.below(30);
+                    let ms = 1 + self.rng.below(self.connect_ms);
                     self.opens += 1;
                     let conn = request.conn;
                     let place = format!("{}>{}", request.source.name, request.plan.name);

@@ -4,10 +4,10 @@
 //! 2. a hold takes the queues out of their rings at once, so that nothing is given out any more;
 //! 3. a queue that has something due and whose campaign has a rate stands in the campaign's line, not in the ring of its site: no
 //!    connection is opened for it, and nobody waits behind it;
-//! 4. as many queues get a turn as messages may go now ([`Scheduler::on_rate_timer`]); with a turn a queue joins its ring, and sends until
-//!    `admit` says that the rate is used up;
-//! 5. a queue that found nothing left in its turn is the first to get the next one, since a connection is there for it; the others go to
-//!    the end of the line. One that is slow for another reason stays in its ring, and keeps no turn from others.
+//! 4. turns are given at the pace of the rate, so that connections open no faster, and up to twice as many while messages may go that nobody
+//!    sends ([`Scheduler::on_rate_timer`]); with a turn a queue joins its ring, and sends until `admit` says that the rate is used up;
+//! 5. a queue that found nothing left in its turn goes as soon as a message may, before all others: a connection is there for it. One
+//!    that used its turn goes to the end of the line. One that is slow for another reason stays in its ring, and keeps no turn from others.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,6 +28,8 @@ use crate::types::{Name, QueueId, QueueKey, Timestamp};
 const TURNS_EVERY: Duration = Duration::from_millis(10);
 /// For so many seconds of the rate a queue may count as ready work: connections are opened by it.
 const WORK_SECONDS: u128 = 4;
+/// A rate with more time than this between two messages gives no turns ahead of need: the connections would not be kept for so long.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
 /// What a queue may spend in its turn at a site, by priority.
 const QUANTA: [i32; 10] = [1, 2, 3, 4, 6, QUANTUM, 12, 16, 24, 32];
 
@@ -42,6 +44,10 @@ pub(super) struct Campaigns {
 struct Campaign {
     control: CampaignControl,
     pace: Pace,
+    /// When the next turn may be given: by the rate, and one more where messages may go and nobody is there to send them.
+    turns: [Pace; 2],
+    /// Queues that found nothing left in their turn; a connection is there for them.
+    back: VecDeque<QueueId>,
     /// Queues that wait for the rate; some may have gone on since.
     line: VecDeque<QueueId>,
     /// When turns are given out next.
@@ -63,6 +69,25 @@ impl Campaigns {
 impl Campaign {
     fn hold(&self, now: Timestamp) -> Option<&Hold> {
         self.control.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until > now))
+    }
+
+    /// Whether turns of a kind are given before a message may go; not while many found nothing left.
+    fn may_look_ahead(&self, kind: usize) -> bool {
+        let Some(Rate { count, per }) = self.control.rate else { return false };
+        let seconds = u128::from(count) * 1_000 / per.as_millis().max(1);
+        kind == 0 && per <= AHEAD_MAX.saturating_mul(count) && self.back.len() as u128 <= seconds
+    }
+
+    /// When turns may be given next, if anybody waits for one.
+    fn next_turns(&self, now: Timestamp) -> Option<Timestamp> {
+        let rate = self.control.rate?;
+        let message = self.pace.ready_at(rate, now);
+        let back = (!self.back.is_empty()).then_some(message);
+        let line = (!self.line.is_empty()).then(|| {
+            let more = message.max(self.turns[1].ready_at(rate, now));
+            if self.may_look_ahead(0) { more.min(self.turns[0].ready_at(rate, now)) } else { more }
+        });
+        back.into_iter().chain(line).min()
     }
 
     fn work_max(&self) -> usize {
@@ -118,7 +143,14 @@ impl Scheduler {
             (Some(rate), None) if restart => Pace::used(rate, now),
             (Some(_) | None, _) => Pace::default(),
         };
-        let campaign = Campaign { control, pace, line: VecDeque::new(), turns_at: Timestamp::NEVER };
+        let campaign = Campaign {
+            control,
+            pace,
+            turns: [Pace::default(); 2],
+            back: VecDeque::new(),
+            line: VecDeque::new(),
+            turns_at: Timestamp::NEVER,
+        };
         self.campaigns.all.insert(id, campaign);
     }
 
@@ -186,6 +218,7 @@ impl Scheduler {
             let queues: Vec<QueueId> = queues.collect();
             if let Some(campaign) = self.campaigns.all.get_mut(&id) {
                 campaign.line.clear();
+                campaign.back.clear();
             }
             self.apply_campaign(&queues);
         }
@@ -244,43 +277,62 @@ impl Scheduler {
         let Some(no) = queue.campaign else { return };
         let Some(campaign) = self.campaigns.all.get_mut(&no) else { return };
         if !std::mem::replace(&mut queue.in_rate_line, true) {
-            if first { campaign.line.push_front(id) } else { campaign.line.push_back(id) }
+            // Whoever came last has a connection for certain; that of one who waits for long is closed.
+            if first { campaign.back.push_front(id) } else { campaign.line.push_back(id) }
         }
         self.set_rate_timer(no);
     }
 
     fn set_rate_timer(&mut self, no: u64) {
         let now = self.now;
-        let Some(campaign) = self.campaigns.all.get_mut(&no).filter(|c| !c.line.is_empty()) else { return };
-        let Some(rate) = campaign.control.rate else { return };
-        let at = campaign.pace.ready_at(rate, now).max(now.after(TURNS_EVERY));
+        let Some(campaign) = self.campaigns.all.get_mut(&no) else { return };
+        let Some(at) = campaign.next_turns(now) else { return };
+        let at = at.max(now.after(TURNS_EVERY));
         if at < campaign.turns_at {
             campaign.turns_at = at;
             self.timers.set(at, TimerKey::CampaignRate(no, at));
         }
     }
 
-    /// Gives out as many turns as messages may go now.
+    /// Gives out turns: first to those who have a connection and may send now, then to those in line.
     pub(super) fn on_rate_timer(&mut self, no: u64, at: Timestamp) {
         let now = self.now;
         let Some(campaign) = self.campaigns.all.get_mut(&no).filter(|c| c.turns_at == at) else { return };
         campaign.turns_at = Timestamp::NEVER;
         let Some(rate) = campaign.control.rate else { return };
-        let mut turns = campaign.pace.ready(rate, now);
-        while turns > 0 {
-            let Some(id) = self.campaigns.all.get_mut(&no).and_then(|c| c.line.pop_front()) else { break };
-            self.totals.steps += 1;
-            let Some(queue) = self.queues.get_mut(&id) else { continue };
-            queue.in_rate_line = false;
-            if queue.status != Status::Rate || queue.campaign != Some(no) {
-                continue;
+        let mut messages = campaign.pace.ready(rate, now);
+        while messages > 0 {
+            let Some(id) = self.campaigns.all.get_mut(&no).and_then(|c| c.back.pop_front()) else { break };
+            messages -= usize::from(self.give_turn(no, id));
+        }
+        for kind in 0..2 {
+            let Some(campaign) = self.campaigns.all.get_mut(&no) else { return };
+            let mut turns = campaign.turns[kind].ready(rate, now);
+            if campaign.may_look_ahead(kind) || (kind == 1 && messages > 0) {
+                while turns > 0 {
+                    let Some(id) = self.campaigns.all.get_mut(&no).and_then(|c| c.line.pop_front()) else { break };
+                    if self.give_turn(no, id) {
+                        turns -= 1;
+                        self.campaigns.all.get_mut(&no).into_iter().for_each(|c| c.turns[kind].take(rate, now));
+                    }
+                }
             }
-            turns -= 1;
-            queue.has_turn = true;
-            queue.used_turn = false;
-            self.advance(id);
         }
         self.set_rate_timer(no);
+    }
+
+    /// Answers whether the queue still waited for it.
+    fn give_turn(&mut self, no: u64, id: QueueId) -> bool {
+        self.totals.steps += 1;
+        let Some(queue) = self.queues.get_mut(&id) else { return false };
+        queue.in_rate_line = false;
+        if queue.status != Status::Rate || queue.campaign != Some(no) {
+            return false;
+        }
+        queue.has_turn = true;
+        queue.used_turn = false;
+        self.advance(id);
+        true
     }
 
     /// A message of a queue was given to a connection.

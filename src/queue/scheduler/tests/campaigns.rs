@@ -319,6 +319,21 @@ fn a_slow_rate_opens_no_connections_in_vain_and_slow_hosts_keep_no_turns() {
 }
 
 #[test]
+fn slow_openings_cost_few_connections_that_find_nothing_left() {
+    let mut world = World::new(64, fast());
+    world.connect_ms = 4_000;
+    world.upload(1, "spring", &addresses(2_000, 2_000), 1);
+    set(&mut world, per_second("spring", 5));
+    world.run_campaign(1, true, DAYS_4);
+    world.run_for(100);
+    let sent = world.given.len();
+    assert!((440..=500).contains(&sent), "5/s for 100 s: {sent}");
+    let sites = world.connections_max.len();
+    assert!(sites <= sent + 30, "{sites} sites were connected to for {sent} messages");
+    assert!(most_in_a_window(&world, 1, Duration::from_secs(1)) <= 5);
+}
+
+#[test]
 fn one_large_queue_reaches_its_rate() {
     let mut world = World::new(61, fast());
     world.tempers.insert("d0.example".into(), Temper { latency_ms: 80, ..Temper::default() });
@@ -406,7 +421,7 @@ fn campaign_chaos(seed: u64) {
         }
         world.run_until(world.now.after(Duration::from_millis(1 + dice.below(1_500))));
     }
-    let ends = seed % 2 == 0;
+    let ends = seed.is_multiple_of(2);
     if ends {
         world.run_campaign(1, false, DAYS_4);
     }
