@@ -6,6 +6,8 @@
 //!
 //! `… -- backlog RECIPIENTS DIR` queues so many recipients and leaves them; `… -- restart 0 DIR` opens that folder again, refills
 //! a window of each queue, and prints how long it took and the resident memory.
+//!
+//! `… -- rows ROWS [fsync|os] [DIR]` uploads a campaign of so many rows of 200 octets, starts it, and settles each row once.
 
 #![allow(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -26,6 +28,9 @@ use posthaste::store::{
 };
 use posthaste::types::{Class, DeliveryId, Domain, Mailbox, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
 
+#[path = "ledger/rows.rs"]
+mod rows;
+
 const BODY_BYTES: usize = 4_096;
 const DOMAINS: u64 = 1_000;
 const SETTLE_FOR: Duration = Duration::from_secs(10);
@@ -37,6 +42,12 @@ fn main() -> Result<(), Failed> {
     let arg = |n: usize, or: &str| args.get(n).cloned().unwrap_or_else(|| or.to_owned());
     match args.first().map(String::as_str) {
         Some("backlog") => return backlog(arg(1, "1000000").parse()?, arg(2, "backlog").as_ref()),
+        Some("rows") => {
+            let scratch = tempfile::tempdir()?;
+            let dir = args.get(3).map_or(scratch.path().to_owned(), Into::into);
+            let durability = if arg(2, "fsync") == "os" { Durability::Os } else { Durability::Fsync };
+            return rows::run(arg(1, "1000000").parse()?, durability, &dir);
+        }
         Some("restart") => return restart(arg(2, "backlog").as_ref()),
         _ => {}
     }

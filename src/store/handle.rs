@@ -147,7 +147,7 @@ pub(super) fn change_bytes(change: &Change) -> usize {
         Change::RemoveState { key } | Change::Remove { key, .. } => key.len(),
         Change::Put { key, value, .. } => key.len() + value.len(),
         Change::Rows(new) => new.rows.iter().map(|row| 128 + row.value.len()).sum(),
-        Change::Run(_) | Change::PurgeCampaign(_) => 64,
+        Change::Run(_) | Change::PurgeCampaign(_) | Change::EraseRow { .. } | Change::EraseEvents { .. } => 64,
     }
 }
 

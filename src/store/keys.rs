@@ -14,7 +14,9 @@ use sha2::{Digest, Sha256};
 
 use super::EntryKey;
 use super::steps::StepKey;
-use crate::types::{AddressHash, CampaignNo, DeliveryId, EventSeq, Mailbox, MessageId, QueueId, RowId, Timestamp};
+use crate::types::{
+    AddressHash, CampaignNo, DeliveryId, EventSeq, Mailbox, MessageId, Name, QueueId, RowId, Timestamp,
+};
 
 /// `state`: the format of the whole store.
 pub(super) const STATE_FORMAT: &[u8] = b"ledger/format";
@@ -36,6 +38,8 @@ pub(super) const STATE_RUN: &[u8] = b"rows/run/";
 pub(super) const STATE_COUNTS: &[u8] = b"rows/counts/";
 /// `state`: a campaign that is being purged (4), and how far that is.
 pub(super) const STATE_PURGE: &[u8] = b"rows/purge/";
+/// `state`: an address whose events are being erased: hash (16), tenant.
+pub(super) const STATE_ERASURE: &[u8] = b"erasure/";
 
 /// The length of a key in `rows`.
 pub(super) const ROW_LEN: usize = 14;
@@ -146,6 +150,17 @@ pub(super) fn purge(campaign: CampaignNo) -> Vec<u8> {
 /// The campaign of such a key.
 pub(super) fn parse_purge(octets: &[u8]) -> Option<CampaignNo> {
     Some(CampaignNo(u32::from_be_bytes(octets.strip_prefix(STATE_PURGE)?.try_into().ok()?)))
+}
+
+/// The key in `state` of an address whose events are being erased.
+pub(super) fn erasure(tenant: &Name, hash: AddressHash) -> Vec<u8> {
+    [STATE_ERASURE, &hash, tenant.as_str().as_bytes()].concat()
+}
+
+/// The tenant and the address of such a key.
+pub(super) fn parse_erasure(octets: &[u8]) -> Option<(Name, AddressHash)> {
+    let (hash, tenant) = octets.strip_prefix(STATE_ERASURE)?.split_first_chunk()?;
+    Some((Name::parse(std::str::from_utf8(tenant).ok()?).ok()?, *hash))
 }
 
 /// The key in `events.<day>`.

@@ -44,7 +44,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// The most octets of rows that a batch has, besides the upload that passes this: mail does not wait for an upload's sync.
 const UPLOAD_BYTES_MAX: usize = 256 << 10;
 
-/// Between two steps of a purge.
+/// Between two steps of a purge or an erasure.
 const PURGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// So many uploads that wait are enough not to wait for more.
@@ -201,7 +201,7 @@ impl LedgerThread {
         let mut next_tick = Instant::now() + TICK;
         let mut next_purge = Instant::now();
         loop {
-            let purging = self.steps.next_purge().is_some();
+            let purging = self.steps.has_steps();
             let until = if purging { next_tick.min(next_purge) } else { next_tick };
             match self.wait(until).await {
                 Woken::Work => {
@@ -323,7 +323,7 @@ impl LedgerThread {
                     let _ = reply.send(Err(refusal));
                 }
                 None => {
-                    work.submit(changes);
+                    work.submit(changes)?;
                     replies.push((reply, _room));
                 }
             }
@@ -414,10 +414,15 @@ impl LedgerThread {
         Ok(())
     }
 
-    /// A step of the first purge that is under way.
+    /// A step of the first purge and of the first erasure that are under way.
     fn purge(&mut self) -> Result<(), WorkError> {
-        let Some((campaign, purge)) = self.steps.next_purge() else { return Ok(()) };
-        self.quietly(|work| work.purge_step(campaign, purge))
+        if let Some((campaign, purge)) = self.steps.next_purge() {
+            self.quietly(|work| work.purge_step(campaign, purge))?;
+        }
+        if let Some((tenant, hash)) = self.steps.next_erasure() {
+            self.quietly(|work| work.erase_step(tenant, hash))?;
+        }
+        Ok(())
     }
 
     /// A batch of the ledger's own, without events, that nobody waits for.

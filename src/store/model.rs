@@ -203,6 +203,23 @@ pub enum Change {
     Run(Box<RunChange>),
     /// All that the store has of a campaign but its events goes: rows, `sent`, counts. In steps, by the ledger itself.
     PurgeCampaign(CampaignNo),
+    /// A person is erased: address and variables of this row go, if its address has this hash. What became of it stays in `sent`, by the
+    /// hash only, so that it is not sent again. A row that was never tried ends as purged; one that waits for another attempt keeps
+    /// nothing to make a message of, so take it out of its queue first.
+    EraseRow {
+        /// The row.
+        id: RowId,
+        /// Its address.
+        hash: AddressHash,
+    },
+    /// A person is erased: the events about the address lose it, with the peer's words and the metadata, and the trace forgets it. In
+    /// steps, by the ledger itself.
+    EraseEvents {
+        /// Whose mail.
+        tenant: Name,
+        /// The address.
+        hash: AddressHash,
+    },
     /// A record of a table is written.
     Put {
         /// The table.

@@ -410,7 +410,7 @@ fn find_last(spaces: &Spaces, marked: Option<Last>) -> Result<(Last, Option<Cut>
     Ok((last, Some(Cut { commits, events: missing })))
 }
 
-/// The steps of campaigns, and the purges that a crash broke off.
+/// The steps of campaigns, and the purges and erasures that a crash broke off.
 fn read_steps(spaces: &Spaces) -> Result<Steps, OpenError> {
     let mut steps = Steps::default();
     let step_of = |kind: &[u8], key: &[u8]| {
@@ -431,6 +431,11 @@ fn read_steps(spaces: &Spaces) -> Result<Steps, OpenError> {
         let campaign = keys::parse_purge(&key).ok_or_else(|| damaged("a campaign's number")(DecodeError::Short))?;
         let purge = row_records::decode_purge(&value).map_err(damaged("how far a purge is"))?;
         steps.set_purge(campaign, Some(purge));
+    }
+    for guard in spaces.state.prefix(keys::STATE_ERASURE) {
+        let erasure = keys::parse_erasure(&guard.key()?);
+        let (tenant, hash) = erasure.ok_or_else(|| damaged("an erasure")(DecodeError::Short))?;
+        steps.erase(tenant, hash);
     }
     Ok(steps)
 }

@@ -408,3 +408,49 @@ async fn uploads_at_a_time_are_all_there() {
     assert_eq!((world.counts().await.fresh, world.opened.report.last), (2_000, before));
     shut(world.opened).await;
 }
+
+/// A person is erased: the row's value goes, it is not sent any more, and its events say no address; a restart breaks nothing off.
+#[tokio::test]
+async fn an_erasure_takes_the_person() {
+    let mut world = World::new();
+    world.submit(upload((0..3).map(|seq| new_row(seq, 0, "b.example")).collect())).await;
+    world.submit(change(Some(run()))).await;
+    let queue = world.queue("b.example").await.expect("there").id;
+    let entries = world.all(queue, 9).await;
+    world.settle(queue, &entries[0], EventKind::Deferred, Next::Retry(later(&entries[0], 1))).await;
+    world.settle(queue, &later(&entries[0], 1), EventKind::Delivered, Next::Done).await;
+    for n in 0..600 {
+        let mut told = event(EventKind::Opened, entries[0].key.delivery.message, Some("R0@b.example"));
+        told.reason = Some(format!("{n}").into());
+        world.submit(vec![Change::Event(Box::new(told))]).await;
+    }
+    world.settle(queue, &entries[1], EventKind::Delivered, Next::Done).await;
+    let erase = |index: usize| Change::EraseRow {
+        id: RowId::of(entries[index].key.delivery.message).expect("a row"),
+        hash: hash(index as u32, "b.example"),
+    };
+    let wrong = Change::EraseRow { id: RowId::of(entries[1].key.delivery.message).expect("a row"), hash: [0; 16] };
+    let events = Change::EraseEvents { tenant: super::testing::name("acme"), hash: hash(0, "b.example") };
+    world.submit(vec![erase(0), erase(2), wrong, events]).await;
+    let world = world.restart().await;
+    let reader = &world.opened.reader;
+    let rows = reader.rows(CAMPAIGN, None, 9).await.expect("readable");
+    assert_eq!(rows.iter().map(|row| row.value.len()).collect::<Vec<_>>(), [0, 11, 0]);
+    assert_eq!(world.status(0).await, Some(SentStatus::Ended(EventKind::Delivered, NOW)));
+    assert_eq!(world.status(2).await, Some(SentStatus::Ended(EventKind::Purged, NOW)));
+    assert!(world.queue("b.example").await.is_none(), "nothing is left to send");
+    assert_eq!(world.counts().await.fresh, 0);
+    for _ in 0..1_000 {
+        if reader.state(super::keys::STATE_ERASURE, 9).await.expect("readable").is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let events = reader.events(crate::types::EventSeq(0), 999, None).await.expect("readable").events;
+    assert_eq!(events.len(), 603, "none is missing");
+    let named: Vec<_> = events.iter().filter_map(|e| e.recipient.as_ref()).map(|r| r.as_str()).collect();
+    assert_eq!(named, ["r1@b.example"]);
+    assert!(reader.trace_address(None, mailbox("r0@b.example"), 9).await.expect("readable").is_empty());
+    assert_eq!(reader.trace_address(None, mailbox("r1@b.example"), 9).await.expect("readable").len(), 1);
+    shut(world.opened).await;
+}

@@ -4,13 +4,13 @@
 //! 2. each outcome and each event of its rows changes the counts, which are written once a batch;
 //! 3. a purge forgets the campaign at once and leaves a [`Purge`], by which the rest goes in steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ahash::AHashMap;
 
 use super::{Run, RunCounts};
 use crate::event::EventKind;
-use crate::types::{CampaignNo, MessageId, RowId};
+use crate::types::{AddressHash, CampaignNo, MessageId, Name, RowId};
 
 /// A step of a campaign.
 pub(super) type StepKey = (CampaignNo, u8);
@@ -44,6 +44,7 @@ pub(super) struct Steps {
     known: AHashMap<StepKey, Step>,
     touched: Vec<StepKey>,
     purges: BTreeMap<CampaignNo, Purge>,
+    erasures: BTreeSet<(Name, AddressHash)>,
 }
 
 impl Steps {
@@ -127,5 +128,25 @@ impl Steps {
             Some(purge) => drop(self.purges.insert(campaign, purge)),
             None => drop(self.purges.remove(&campaign)),
         }
+    }
+
+    /// An address whose events are to be erased.
+    pub(super) fn erase(&mut self, tenant: Name, hash: AddressHash) {
+        self.erasures.insert((tenant, hash));
+    }
+
+    /// An erasure that is under way.
+    pub(super) fn next_erasure(&self) -> Option<(Name, AddressHash)> {
+        self.erasures.first().cloned()
+    }
+
+    /// An erasure is done.
+    pub(super) fn erased(&mut self, erasure: &(Name, AddressHash)) {
+        self.erasures.remove(erasure);
+    }
+
+    /// Whether a purge or an erasure is under way.
+    pub(super) fn has_steps(&self) -> bool {
+        !self.purges.is_empty() || !self.erasures.is_empty()
     }
 }

@@ -24,8 +24,9 @@ use super::{
     row_records,
 };
 use crate::event::{Event, EventKind};
-use crate::types::{DeliveryId, EventSeq, MessageId, QueueId, QueueKey, RowId, Timestamp};
+use crate::types::{AddressHash, DeliveryId, EventSeq, MessageId, QueueId, QueueKey, RowId, Timestamp};
 
+mod erase;
 mod rows;
 
 /// How long the answer to a request with an `Idempotency-Key` is kept.
@@ -57,6 +58,8 @@ pub(super) struct Work<'a> {
     sent: AHashMap<[u8; keys::SENT_LEN], Sent>,
     /// Records of tables that this batch writes or removes.
     tables: AHashMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// Rows whose value this batch empties.
+    erased: AHashMap<RowId, AddressHash>,
     /// Queues that got rows while their campaign runs.
     dirty: AHashMap<QueueId, Arc<QueueKey>>,
     news: Vec<News>,
@@ -97,6 +100,7 @@ impl<'a> Work<'a> {
             state: AHashMap::new(),
             sent: AHashMap::new(),
             tables: AHashMap::new(),
+            erased: AHashMap::new(),
             dirty: AHashMap::new(),
             news: Vec::new(),
             seq,
@@ -198,8 +202,8 @@ impl<'a> Work<'a> {
         }))
     }
 
-    /// A submission. It cannot fail by itself.
-    pub(super) fn submit(&mut self, changes: Vec<Change>) {
+    /// A submission. It cannot fail by itself, only with the store.
+    pub(super) fn submit(&mut self, changes: Vec<Change>) -> Result<(), WorkError> {
         for change in changes {
             match change {
                 Change::Accept(new) => self.accept(*new),
@@ -218,6 +222,8 @@ impl<'a> Work<'a> {
                 Change::Rows(new) => self.rows(*new),
                 Change::Run(change) => self.run(*change),
                 Change::PurgeCampaign(campaign) => self.purge(campaign),
+                Change::EraseRow { id, hash } => self.erase_row(id, hash)?,
+                Change::EraseEvents { tenant, hash } => self.erase_events(tenant, hash),
                 Change::Put { table, key, value } => {
                     self.bytes += key.len() + value.len();
                     self.tables.insert((table, key), Some(value));
@@ -227,6 +233,7 @@ impl<'a> Work<'a> {
                 }
             }
         }
+        Ok(())
     }
 
     fn accept(&mut self, new: NewMessage) {
@@ -323,6 +330,9 @@ impl<'a> Work<'a> {
         steps.flush(|step, counts| {
             self.state.insert(keys::step(keys::STATE_COUNTS, step), Some(row_records::encode_counts(counts)));
         });
+        for (id, hash) in std::mem::take(&mut self.erased) {
+            self.batch.insert(&spaces.rows, keys::row(id), row_records::encode_row_value(hash, b""));
+        }
         for (key, sent) in std::mem::take(&mut self.sent) {
             self.batch.insert(&spaces.sent, key, row_records::encode_sent(sent));
         }

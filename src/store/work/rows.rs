@@ -157,7 +157,7 @@ impl Work<'_> {
     }
 
     /// What `sent` says of an address, with what this batch has changed.
-    fn sent_of(&self, step: StepKey, hash: AddressHash) -> Result<Option<Sent>, WorkError> {
+    pub(super) fn sent_of(&self, step: StepKey, hash: AddressHash) -> Result<Option<Sent>, WorkError> {
         let key = keys::sent(step, hash);
         if let Some(sent) = self.sent.get(&key) {
             return Ok(Some(*sent));
