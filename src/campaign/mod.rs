@@ -9,8 +9,16 @@
 //!
 //! Each change of state is on disk, with its event, before it is answered.
 
+mod engine;
+mod error;
 pub mod job;
 pub mod model;
 pub mod ports;
+mod registry;
 pub mod schedule;
 pub mod state;
+mod stop;
+
+pub use engine::{CAMPAIGNS_MAX, CampaignView, Campaigns, Created, Extra, LiveChange, Parts, Paused, Rates, Started};
+pub use error::CampaignError;
+pub use registry::Sealings;
