@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod bounce;
+pub mod campaign;
 pub mod cli;
 pub mod config;
 pub mod daemon;

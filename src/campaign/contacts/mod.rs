@@ -1,0 +1,1 @@
+//! Audiences: contacts that are kept in the daemon.
