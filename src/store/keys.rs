@@ -79,7 +79,7 @@ pub(super) fn parse_event(octets: &[u8]) -> Option<EventSeq> {
 }
 
 /// 128 bits by which an address is found: of its canonical form, so that all its spellings meet.
-pub(super) fn address_hash(mailbox: &Mailbox) -> [u8; 16] {
+pub fn address_hash(mailbox: &Mailbox) -> [u8; 16] {
     let digest = Sha256::digest(mailbox.canonical().as_bytes());
     part(&digest, 0)
 }

@@ -89,17 +89,12 @@ pub enum Mark {
 
 impl Mark {
     /// The octets of the mark.
-    pub fn len(self) -> usize {
+    pub(super) fn octets(self) -> usize {
         match self {
             Mark::None => 0,
             Mark::Utf8 => 3,
             Mark::Utf16Le | Mark::Utf16Be => 2,
         }
-    }
-
-    /// Whether there is no mark.
-    pub fn is_empty(self) -> bool {
-        self == Mark::None
     }
 
     /// Whether the text is UTF-16.
@@ -149,7 +144,7 @@ pub fn open(body: impl Read + 'static, announced: Option<Compression>, middle: O
         _ => Mark::None,
     };
     let mut plain = plain;
-    plain.read_exact(&mut [0; 3][..mark.len()])?;
+    plain.read_exact(&mut [0; 3][..mark.octets()])?;
     let octets: Box<dyn Read> = if mark.is_utf16() { FromUtf16::boxed(plain, mark) } else { Box::new(plain) };
     Ok(Plain { octets, mark, compression })
 }

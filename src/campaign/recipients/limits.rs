@@ -60,3 +60,9 @@ pub(super) const BATCHES_MAX: usize = 2;
 
 /// Names of time zones whose place is remembered.
 pub(super) const ZONES_MAX: usize = 2_000;
+
+/// The longest row in its fixed form; CSV repeats the names of its columns in each row. A longer one is rejected as too long.
+pub const ROW_VALUE_BYTES_MAX: usize = 128 << 10;
+
+/// Uploads at a time on a node; a further one waits for its turn with a 503.
+pub const UPLOADS_MAX: usize = 4;

@@ -99,7 +99,7 @@ impl Rows {
             format,
             mark: plain.mark,
             compressed: plain.compression.is_some(),
-            offset: plain.mark.len() as u64,
+            offset: plain.mark.octets() as u64,
             ..Shape::default()
         };
         Self::of(plain, shape).begin()
@@ -111,7 +111,7 @@ impl Rows {
         let plain = body::open(body, None, (!fresh).then_some(shape.mark))?;
         if fresh {
             let format = shape.format;
-            let shape = Shape { format, mark: plain.mark, offset: plain.mark.len() as u64, ..Shape::default() };
+            let shape = Shape { format, mark: plain.mark, offset: plain.mark.octets() as u64, ..Shape::default() };
             return Self::of(plain, shape).begin();
         }
         Self::of(plain, shape).begin()
