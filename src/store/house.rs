@@ -90,7 +90,8 @@ impl House {
         } else if journals > 1 {
             let days = spaces.days.load();
             let old = days.iter().rev().skip(1).flat_map(|day| [&day.events, &day.trace]);
-            flush([&spaces.queues, &spaces.state].into_iter().chain(old))?;
+            let seldom = [&spaces.queues, &spaces.state, &spaces.rows, &spaces.sent, &spaces.contacts];
+            flush(seldom.into_iter().chain([&spaces.suppressions]).chain(old))?;
         }
         Ok(())
     }

@@ -20,8 +20,10 @@ mod outbox;
 mod random_tests;
 mod reading;
 mod records;
+mod row_records;
 mod spaces;
 mod status;
+mod steps;
 mod table;
 #[cfg(test)]
 mod testing;

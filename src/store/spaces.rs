@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 
-use super::keys;
+use super::{Table, keys};
 use crate::types::EventSeq;
 
 /// What journals may take before the memtables that pin the oldest are flushed. It bounds the replay at a start.
@@ -31,6 +31,10 @@ pub(super) struct Spaces {
     pub(super) queue: Keyspace,
     pub(super) queues: Keyspace,
     pub(super) state: Keyspace,
+    pub(super) rows: Keyspace,
+    pub(super) sent: Keyspace,
+    pub(super) contacts: Keyspace,
+    pub(super) suppressions: Keyspace,
     /// The days of the event log, oldest first.
     pub(super) days: ArcSwap<Vec<Arc<Day>>>,
     /// The lock of the data folder, held as long as anything of the database is.
@@ -62,7 +66,12 @@ impl Spaces {
         let queue = db.keyspace("queue", || options_of("queue"))?;
         let queues = db.keyspace("queues", || options_of("queues"))?;
         let state = db.keyspace("state", || options_of("state"))?;
-        let spaces = Self { db, content, queue, queues, state, days: ArcSwap::default(), lock: None };
+        let rows = db.keyspace("rows", || options_of("rows"))?;
+        let sent = db.keyspace("sent", || options_of("sent"))?;
+        let contacts = db.keyspace("contacts", || options_of("contacts"))?;
+        let suppressions = db.keyspace("suppressions", || options_of("suppressions"))?;
+        let days = ArcSwap::default();
+        let spaces = Self { db, content, queue, queues, state, rows, sent, contacts, suppressions, days, lock: None };
         spaces.find_days()?;
         Ok(spaces)
     }
@@ -130,9 +139,25 @@ impl Spaces {
         Ok(keep_from)
     }
 
+    /// The keyspace of a table.
+    pub(super) fn table(&self, table: Table) -> &Keyspace {
+        match table {
+            Table::Contacts => &self.contacts,
+            Table::Suppressions => &self.suppressions,
+        }
+    }
+
     /// All keyspaces by name, for a copy.
     pub(super) fn all(&self) -> Vec<(String, Keyspace)> {
-        let fixed = [("content", &self.content), ("queue", &self.queue), ("queues", &self.queues)];
+        let fixed = [
+            ("content", &self.content),
+            ("queue", &self.queue),
+            ("queues", &self.queues),
+            ("rows", &self.rows),
+            ("sent", &self.sent),
+            ("contacts", &self.contacts),
+            ("suppressions", &self.suppressions),
+        ];
         let mut all: Vec<_> = fixed.into_iter().map(|(name, space)| (name.to_owned(), space.clone())).collect();
         for day in self.days.load().iter() {
             all.push((format!("events.{}", day.number), day.events.clone()));
@@ -150,6 +175,8 @@ enum Kind {
     Content,
     /// Small values whose keys grow.
     Ordered,
+    /// Rows of campaigns: their keys come in the order of the upload, which is none, but there are many at once.
+    Rows,
     /// Small values whose keys come in no order.
     Scattered,
 }
@@ -158,7 +185,8 @@ enum Kind {
 pub(super) fn options_of(name: &str) -> KeyspaceCreateOptions {
     options(match name {
         "content" => Kind::Content,
-        "queue" | "queues" | "state" => Kind::Scattered,
+        "queue" | "queues" | "state" | "sent" | "contacts" | "suppressions" => Kind::Scattered,
+        "rows" => Kind::Rows,
         name if name.starts_with("trace.") => Kind::Scattered,
         _ => Kind::Ordered,
     })
@@ -174,7 +202,7 @@ fn options(kind: Kind) -> KeyspaceCreateOptions {
             .with_kv_separation(Some(
                 KvSeparationOptions::default().separation_threshold(SEPARATE_BYTES).compression(CompressionType::None),
             )),
-        Kind::Ordered => base.max_memtable_size(MEMTABLE_ORDERED),
+        Kind::Ordered | Kind::Rows => base.max_memtable_size(MEMTABLE_ORDERED),
         Kind::Scattered => base.max_memtable_size(MEMTABLE_SCATTERED),
     }
 }
