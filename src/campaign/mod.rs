@@ -12,4 +12,7 @@
 pub mod contacts;
 pub mod job;
 pub mod model;
+pub mod ports;
 pub mod recipients;
+pub mod schedule;
+pub mod state;

@@ -249,10 +249,11 @@ fn wrong(path: &str, below: &str, reason: &str) -> Problem {
         below if below.starts_with('[') => format!("{path}{below}"),
         below => format!("{path}.{below}"),
     };
-    let Some(rest) = reason.strip_prefix("unknown field `") else { return Problem::new(field, reason) };
-    let names: Vec<&str> = rest.split('`').step_by(2).collect();
-    let all: Vec<&str> = reason.split('`').skip(1).step_by(2).collect();
-    let (unknown, known) = all.split_first().map_or(("", &names[..0]), |(first, rest)| (*first, rest));
+    if !reason.starts_with("unknown field `") {
+        return Problem::new(field, reason);
+    }
+    let names: Vec<&str> = reason.split('`').skip(1).step_by(2).collect();
+    let (unknown, known) = names.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
     // The unknown name stands at the end of the path already, where the path is known at all.
     let field = if field.ends_with(unknown) { field } else { format!("{field}.{unknown}") };
     let fix = match nearest(unknown, known.iter().copied()) {
