@@ -2,11 +2,12 @@
 
 use tokio::sync::mpsc;
 
-use super::body::{BodyError, ChunkReader, Compression};
+use super::body::{ChunkReader, Compression};
 use super::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, ROW_VALUE_BYTES_MAX};
 use super::parse::{Format, Refusal, Rows, Shape};
 use super::ports::{Selected, Target};
 use super::row::{Given, Place, Reason, Rejected, UploadRow, is_role_account, write_value};
+use super::upload::ChunksReceiver;
 use super::zones::Zones;
 use crate::store::address_hash;
 use crate::types::Mailbox;
@@ -23,9 +24,12 @@ const REJECT_OVERHEAD: usize = 96;
 pub(super) type Parsed = (Place, Result<UploadRow, Rejected>);
 
 /// Rows that are committed together.
-pub(super) struct Batch {
+pub(super) type Batch = BatchOf<UploadRow>;
+
+/// Rows of a kind that are committed together.
+pub struct BatchOf<T> {
     /// The rows.
-    pub rows: Vec<Parsed>,
+    pub rows: Vec<(Place, Result<T, Rejected>)>,
     /// The file up to the last of them.
     pub shape: Shape,
     /// Whether the body ends here, and how.
@@ -41,26 +45,47 @@ pub(super) enum Start {
 }
 
 /// Reads a body to its end, or until nobody wants its batches any more.
-pub(super) fn read(
-    chunks: mpsc::Receiver<Result<bytes::Bytes, BodyError>>,
-    start: Start,
-    target: &Arc<Target>,
-    batches: &mpsc::Sender<Batch>,
-) {
+pub(super) fn read(chunks: ChunksReceiver, start: Start, target: &Arc<Target>, batches: &mpsc::Sender<Batch>) {
     let body = ChunkReader::new(chunks);
     let (opened, shape) = match start {
         Start::Fresh(compression, format) => (Rows::open(body, compression, format), Shape::default()),
         Start::Middle(shape) => (Rows::go_on(body, shape.clone()), shape),
     };
+    let mut maker = Maker { target: target.clone(), zones: Zones::new(target.slots.clone()), value: Vec::new() };
+    hand_over(opened, shape, batches, |given| {
+        let row = maker.make(given)?;
+        let size = row.value.len();
+        Ok((row, size))
+    });
+}
+
+/// Reads a body from its beginning into rows of any kind; `make` answers with a row and its size in octets. Blocks: it belongs on a thread
+/// for that.
+pub fn read_rows<T>(
+    chunks: ChunksReceiver,
+    compression: Option<Compression>,
+    format: Option<Format>,
+    batches: &mpsc::Sender<BatchOf<T>>,
+    make: impl FnMut(&Given<'_>) -> Result<(T, usize), Rejected>,
+) {
+    let opened = Rows::open(ChunkReader::new(chunks), compression, format);
+    hand_over(opened, Shape::default(), batches, make);
+}
+
+fn hand_over<T>(
+    opened: Result<Rows, Refusal>,
+    shape: Shape,
+    batches: &mpsc::Sender<BatchOf<T>>,
+    mut make: impl FnMut(&Given<'_>) -> Result<(T, usize), Rejected>,
+) {
     let mut rows = match opened {
         Ok(rows) => rows,
         Err(refusal) => {
             // An error means that nobody waits for it.
-            let _ = batches.blocking_send(Batch { rows: Vec::new(), shape, end: Some(Err(refusal)) });
+            let _ = batches.blocking_send(BatchOf { rows: Vec::new(), shape, end: Some(Err(refusal)) });
             return;
         }
     };
-    let mut maker = Maker { target: target.clone(), zones: Zones::new(target.slots.clone()), value: Vec::new() };
     loop {
         let mut batch = Vec::with_capacity(BATCH_ROWS_MAX);
         let mut bytes = 0;
@@ -68,20 +93,21 @@ pub(super) fn read(
             if bytes >= BATCH_BYTES_MAX || batch.len() >= BATCH_ROWS_MAX {
                 break None;
             }
-            match rows.next_row(|given| maker.make(&given)) {
+            match rows.next_row(|given| make(&given)) {
                 Ok(Some(row)) => {
+                    let place = rows.shape().place;
                     bytes += match &row {
-                        Ok(row) => ROW_OVERHEAD + row.value.len(),
+                        Ok((_, size)) => ROW_OVERHEAD + size,
                         Err(rejected) => REJECT_OVERHEAD + rejected.address.len() + rejected.detail.len(),
                     };
-                    batch.push((rows.shape().place, row));
+                    batch.push((place, row.map(|(row, _)| row)));
                 }
                 Ok(None) => break Some(Ok(())),
                 Err(refusal) => break Some(Err(refusal)),
             }
         };
         let ended = end.is_some();
-        let batch = Batch { rows: batch, shape: rows.shape().clone(), end };
+        let batch = BatchOf { rows: batch, shape: rows.shape().clone(), end };
         if batches.blocking_send(batch).is_err() || ended {
             return;
         }

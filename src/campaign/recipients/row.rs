@@ -145,9 +145,12 @@ pub fn is_role_account(mailbox: &Mailbox) -> bool {
 
 /// The parts of a row before they are checked.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Given<'a> {
+pub struct Given<'a> {
+    /// The address, not parsed yet.
     pub email: &'a str,
+    /// The name, if it is not blank.
     pub name: Option<&'a str>,
+    /// The time zone, if it is not blank.
     pub tz: Option<&'a str>,
     /// The members of the object, without its braces.
     pub vars: &'a [u8],

@@ -52,6 +52,8 @@ pub struct Input {
     pub format: Option<Format>,
     /// `Upload-Offset`: where the body begins in its part; `None` begins a new part.
     pub offset: Option<u64>,
+    /// The part that was begun is sent again from its beginning, whatever its offset.
+    pub again: bool,
 }
 
 /// Why an upload did not come to its end. The record says what is on disk.
@@ -222,6 +224,8 @@ impl Recipients {
 /// Where a body begins, and the record that it begins with.
 fn begin(record: &mut UploadRecord, input: Input) -> Result<Start, UploadError> {
     match input.offset {
+        // Rows that are there are repeats, wherever they stood the last time: an audience may have changed since.
+        None if input.again => record.repeats = u64::MAX,
         Some(offset) if record.part > 0 => {
             if offset != record.counters.offset {
                 return Err(UploadError::Offset(record.counters.offset));
