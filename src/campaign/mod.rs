@@ -9,11 +9,13 @@
 //!
 //! Each change of state is on disk, with its event, before it is answered.
 
+pub mod contacts;
 mod engine;
 mod error;
 pub mod job;
 pub mod model;
 pub mod ports;
+pub mod recipients;
 mod registry;
 pub mod schedule;
 pub mod state;

@@ -95,6 +95,9 @@ pub enum UploadError {
         /// Where these do.
         given: u64,
     },
+    /// Another upload into the campaign is under way, or too many at all: 409, and try again.
+    #[error("{0}")]
+    Busy(String),
     /// It can't be read: 422; names line or row and what is wrong.
     #[error("{0}")]
     Invalid(String),
