@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod bounce;
+pub mod campaign;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -12,6 +13,7 @@ pub mod delivery;
 pub mod dkim;
 pub mod effects;
 pub mod event;
+pub mod links;
 pub mod logging;
 pub mod metrics;
 pub mod mime;
@@ -22,4 +24,6 @@ pub mod shaping;
 pub mod smtp;
 pub mod smtp_server;
 pub mod store;
+pub mod suppression;
+pub mod template;
 pub mod types;

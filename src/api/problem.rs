@@ -187,6 +187,10 @@ impl From<Refusal> for Problem {
         let kind = if status == StatusCode::INSUFFICIENT_STORAGE { "low-space" } else { "refused" };
         let problem = Problem::new(status, kind, refusal.text.clone())
             .with("smtp", json!({ "code": refusal.code, "enhanced": refusal.enhanced, "text": refusal.text }));
+        let problem = match refusal.field {
+            Some(field) => problem.with("field", field),
+            None => problem,
+        };
         let later = matches!(status.as_u16(), 429 | 503 | 507);
         if later { problem.retry_after() } else { problem }
     }

@@ -138,6 +138,7 @@ fn fill_in(config: &mut Config) {
             domains: vec!["*".into()],
             bounce_domain: None,
             pool: None,
+            pools: None,
             class: crate::types::Class::default(),
             smtp_users: Vec::new(),
             api_keys: Vec::new(),

@@ -27,7 +27,7 @@ pub use hosts::{RouteHost, RouteTarget};
 pub use load::{Environment, load, load_with};
 pub use node::{ApiKey, Durability, Http, Log, LogFormat, Public, Role, Storage, Tls};
 pub use problem::{ConfigErrors, KeyPath, Problem, Step, Warning};
-pub use reload::{InUse, ReloadError, ReloadReport, plan_reload, reload};
+pub use reload::{InUse, ReloadError, ReloadReport, plan_reload};
 pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
 pub use tenants::{Quota, SmtpUser, Tenant};
 pub use values::{ByteSize, HumanDuration, Rate};

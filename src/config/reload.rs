@@ -1,18 +1,14 @@
 //! Reloading: the whole new configuration or none of it.
 //!
-//! 1. Load and check the file; on any error the old configuration stays,
-//! 2. refuse to take away a tenant or pool that still has mail queued, and say how much,
-//! 3. keep what can't change in a running process as it is, and name it: it needs a restart,
-//! 4. swap.
+//! 1. The daemon loads and checks the file; on any error the old configuration stays,
+//! 2. [`plan_reload`] refuses to take away a tenant or pool that still has mail queued, and says how much,
+//! 3. keeps what can't change in a running process as it is, and names it: it needs a restart,
+//! 4. the daemon tries keys and certificate, and swaps.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
-use super::{Config, ConfigErrors, Listener, ListenerTls, Warning, load};
+use super::{Config, Listener, ListenerTls};
 use crate::types::Name;
 
 /// How many recipients a tenant has queued for a pool.
@@ -33,30 +29,29 @@ pub struct ReloadReport {
     pub changed: Vec<String>,
     /// The keys that changed in the file but apply only after a restart.
     pub needs_restart: Vec<String>,
-    /// What the check warned of.
-    pub warnings: Vec<String>,
 }
 
 impl fmt::Display for ReloadReport {
     /// One line, for the log and the CLI.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.changed.as_slice() {
-            [] => f.write_str("nothing changed")?,
-            changed => write!(f, "changed: {}", changed.join(", "))?,
+        match (self.changed.as_slice(), self.needs_restart.as_slice()) {
+            ([], []) => f.write_str("nothing changed: the configuration in force is what the files say"),
+            ([], restart) => write!(f, "nothing changed yet: only a restart puts {} in force", restart.join(", ")),
+            (changed, []) => write!(f, "the new configuration is in force; changed: {}", changed.join(", ")),
+            (changed, restart) => {
+                let (changed, restart) = (changed.join(", "), restart.join(", "));
+                write!(
+                    f,
+                    "the new configuration is in force; changed: {changed}; only a restart puts {restart} in force"
+                )
+            }
         }
-        if !self.needs_restart.is_empty() {
-            write!(f, "; needs a restart: {}", self.needs_restart.join(", "))?;
-        }
-        Ok(())
     }
 }
 
 /// Why a reload was refused: the old configuration stays in force.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// The file is wrong.
-    #[error("{0}")]
-    Config(#[from] ConfigErrors),
     /// Something was taken away that mail is queued for: `pool "marketing" has 120 recipients queued`.
     #[error("still in use: {}", .0.join("; "))]
     InUse(Vec<String>),
@@ -65,18 +60,7 @@ pub enum ReloadError {
     TlsInUse,
 }
 
-/// Loads `path` and puts it in place of `current`.
-///
-/// `in_use` are the queues that hold something. On an error `current` is untouched.
-pub fn reload(path: &Path, current: &ArcSwap<Config>, in_use: &[InUse]) -> Result<ReloadReport, ReloadError> {
-    let (new, warnings) = load(path)?;
-    let (config, mut report) = plan_reload(&current.load(), new, in_use)?;
-    report.warnings = warnings.iter().map(Warning::to_string).collect();
-    current.store(Arc::new(config));
-    Ok(report)
-}
-
-/// What [`reload`] would put in place, and its report (without warnings): pure.
+/// What a reload puts in place of `old`, and its report: pure. `in_use` are the queues that hold something.
 pub fn plan_reload(old: &Config, new: Config, in_use: &[InUse]) -> Result<(Config, ReloadReport), ReloadError> {
     refuse_removed(&new, in_use)?;
     let mut config = new;
@@ -85,7 +69,7 @@ pub fn plan_reload(old: &Config, new: Config, in_use: &[InUse]) -> Result<(Confi
         return Err(ReloadError::TlsInUse);
     }
     let changed = changed_sections(old, &config);
-    Ok((config, ReloadReport { changed, needs_restart, warnings: Vec::new() }))
+    Ok((config, ReloadReport { changed, needs_restart }))
 }
 
 fn refuse_removed(new: &Config, in_use: &[InUse]) -> Result<(), ReloadError> {
@@ -211,8 +195,8 @@ mod tests {
 
     #[test]
     fn names_what_changed() {
-        check("", "", &[], "nothing changed");
-        check("", "[retry]\nexpire_after = '5d'", &[], "changed: retry");
+        check("", "", &[], "nothing changed: the configuration in force is what the files say");
+        check("", "[retry]\nexpire_after = '5d'", &[], "the new configuration is in force; changed: retry");
     }
 
     #[test]
@@ -224,16 +208,24 @@ mod tests {
             &listener(1, "10.0.0.0/8"),
             &listener(2, "10.0.0.0/8"),
             &[],
-            "nothing changed; needs a restart: smtp.listeners",
+            "nothing changed yet: only a restart puts smtp.listeners in force",
         );
-        check(&listener(1, "10.0.0.0/8"), &listener(1, "127.0.0.0/8"), &[], "changed: smtp");
+        check(
+            &listener(1, "10.0.0.0/8"),
+            &listener(1, "127.0.0.0/8"),
+            &[],
+            "the new configuration is in force; changed: smtp",
+        );
         let old = config(BASE);
         let mut new = old.clone();
         new.hostname = "b.example".into();
         new.retry.expire_after = crate::config::HumanDuration::secs(500_000);
         let (planned, report) = plan_reload(&old, new, &[]).expect("allowed");
         assert_eq!(planned.hostname, "a.example", "the running value stays");
-        assert_eq!(report.to_string(), "changed: retry; needs a restart: hostname");
+        assert_eq!(
+            report.to_string(),
+            "the new configuration is in force; changed: retry; only a restart puts hostname in force"
+        );
     }
 
     #[test]
@@ -241,7 +233,7 @@ mod tests {
         let pools = "[[pools]]\nname = 'bulk'\nsources = [{ name = 'default' }]\n";
         let in_use = [queued("default", "bulk", 7), queued("default", "bulk", 5)];
         check(pools, "", &in_use, "refused: still in use: pool \"bulk\" has 12 recipients queued");
-        check(pools, "", &[queued("default", "bulk", 0)], "changed: tenants, pools");
+        check(pools, "", &[queued("default", "bulk", 0)], "the new configuration is in force; changed: tenants, pools");
         let other = "[[tenants]]\nname = 'other'\ndomains = ['*']\nbounce_domain = 'b.example'\n";
         check(
             "",
@@ -249,20 +241,5 @@ mod tests {
             &[queued("default", "default", 1)],
             "refused: still in use: tenant \"default\" has 1 recipients queued",
         );
-    }
-
-    #[test]
-    fn a_bad_file_keeps_the_old_configuration() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("posthaste.toml");
-        std::fs::write(&file, "hostname = 7").expect("written");
-        let current = ArcSwap::from_pointee(config(BASE));
-        let before = current.load_full();
-        assert!(matches!(reload(&file, &current, &[]), Err(ReloadError::Config(_))));
-        assert!(Arc::ptr_eq(&before, &current.load_full()));
-        std::fs::write(&file, format!("{BASE}[retry]\nexpire_after = '6d'\n")).expect("written");
-        let report = reload(&file, &current, &[]).expect("valid");
-        assert_eq!(report.changed, ["retry"]);
-        assert_eq!(current.load().retry.expire_after, crate::config::HumanDuration::secs(6 * 86_400));
     }
 }

@@ -19,6 +19,10 @@ pub struct Tenant {
     /// The pool that sends its mail.
     #[serde(default)]
     pub pool: Option<Name>,
+    /// The pools that its messages may name beside `pool` (`X-Posthaste-Pool`, `pool` in JSON). Without this key they may name every pool;
+    /// `[]` leaves only `pool`. Give it where tenants must not send from each other's addresses.
+    #[serde(default)]
+    pub pools: Option<Vec<Name>>,
     /// The class of its mail where the message does not say.
     #[serde(default)]
     pub class: Class,

@@ -173,11 +173,11 @@ impl Control for Hands {
     fn health(&self) -> Health {
         let status = self.store_status.borrow().clone();
         let phase = *self.phase.borrow();
-        let mut health = Health { draining: phase > Phase::Running, ..Health::default() };
+        let mut health =
+            Health { draining: phase > Phase::Running, free_bytes: self.store.free_bytes(), ..Health::default() };
         match status {
             StoreStatus::Good => {}
             StoreStatus::LowSpace { free, min_free } => {
-                health.free_bytes = Some(free);
                 health.not_ready.push(format!("low on disk space: {free} octets free, {min_free} wanted"));
             }
             StoreStatus::Failed(reason) => health.store_failed = Some(reason.to_string()),

@@ -62,7 +62,8 @@ pub(super) struct Parts {
 }
 
 /// Reasons that a drain does not wait for: they end at a later time, or by an operator.
-const LATER: [&str; 7] = ["retry due", "suspended", "no way", "no source", "source held", "host down", "warm-up"];
+const LATER: [&str; 8] =
+    ["retry due", "suspended", "campaign", "no way", "no source", "source held", "host down", "warm-up"];
 
 /// Recipients that could go now: all that wait, but for those that wait for a later time or an operator.
 pub(super) fn ready(summary: &Summary) -> u64 {
@@ -111,6 +112,7 @@ async fn run(
         seed: random::u128() as u64,
         rows: parts.queues,
         records,
+        campaigns: Vec::new(),
         cache: cache.clone(),
         notifier: Rc::new(Reports { config: parts.config.clone() }),
         metrics: metrics.queue.clone(),
@@ -136,6 +138,7 @@ async fn run(
         scheduler,
         clock: clock.clone(),
         ledger: parts.ledger,
+        load: Rc::new(parts.reader.clone()),
         reader: parts.reader,
         resolver: Rc::new(Lookup { router: Router::new(parts.config, resolver), clock: clock.clone() }),
         connect: Rc::new(Dial { connector, content: Rc::new(content) }),

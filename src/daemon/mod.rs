@@ -43,6 +43,9 @@ use crate::seam::clock::Clock;
 use crate::smtp_server;
 use crate::store::{self, Ledger, Opened, StoreOptions, StoreStatus, StoreThreads};
 
+/// How long the daemon takes to end after its store failed, at the most.
+const FAILED_END_MAX: Duration = Duration::from_secs(10);
+
 /// Commands of operators that may wait for the scheduler; then they wait for room.
 const COMMANDS_MAX: usize = 64;
 /// How often the clock is drawn towards the system's.
@@ -333,6 +336,20 @@ async fn keep_time(clock: Clock) {
     }
 }
 
+/// Ends the process some time after the store failed, whatever its threads wait for: a session waits for the answer to a commit that hangs,
+/// and nothing can be saved any more by waiting with it.
+fn end_anyway() {
+    let end = || {
+        std::thread::sleep(FAILED_END_MAX);
+        tracing::error!("the store has failed and the threads do not end by themselves: ending now");
+        std::process::exit(1);
+    };
+    // Without a thread the end takes as long as the threads take.
+    if let Err(error) = std::thread::Builder::new().name("end".into()).spawn(end) {
+        warn!(%error, "no thread to end the daemon in time");
+    }
+}
+
 /// Opens and closes intake as the store's state changes; a failed store ends the daemon.
 async fn keep_gate(hands: Arc<Hands>) {
     let mut status = hands.store_status.clone();
@@ -347,6 +364,7 @@ async fn keep_gate(hands: Arc<Hands>) {
         }
         if gate == GateState::Failed {
             hands.advance(Phase::Stopping);
+            end_anyway();
         }
         if status.changed().await.is_err() {
             return;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{Source, TlsPolicy};
-use crate::event::{Severity, SmtpReply};
+use crate::event::{EventKind, Severity, SmtpReply};
 use crate::shaping::SourceTrouble;
 use crate::types::{Class, DeliveryId, Mailbox, MessageId, Name, Notify, Ret, ReversePath, Timestamp};
 
@@ -91,6 +91,12 @@ pub struct Failure {
 /// ahead, or sent behind one that ended the session). The queue may give it to another connection at once.
 pub const NOT_TRIED: &str = "not sent: the session ended before";
 
+/// The stage of a permanent failure of [`ContentMaker`]: the address is suppressed. It ends the recipient as `suppressed`.
+pub const SUPPRESSED: &str = "suppressed";
+
+/// The stage of a permanent failure of [`ContentMaker`]: the message could not be made. It ends the recipient as `rendering_failed`.
+pub const RENDERING: &str = "rendering";
+
 /// The stage of an opening that could not even try: this host lacks the source's address.
 pub const NO_SOURCE_ADDRESS: &str = "binding the source's address";
 
@@ -103,6 +109,15 @@ impl Failure {
         match self.stage {
             NO_SOURCE_ADDRESS => Some(SourceTrouble::Address),
             EXHAUSTED => Some(SourceTrouble::Exhausted),
+            _ => None,
+        }
+    }
+
+    /// How a recipient ends that was given up before anything was sent, where that is no attempt at the peer.
+    pub fn unsent(&self) -> Option<EventKind> {
+        match (self.severity, self.stage) {
+            (Severity::Permanent, SUPPRESSED) => Some(EventKind::Suppressed),
+            (Severity::Permanent, RENDERING) => Some(EventKind::RenderingFailed),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! delivered ────────────────────────────────────────────────→ done (relayed notice where asked and owed)
 //! failed for good ──→ done (bounced by the remote, failed by us; failure notice)
+//! not to be sent ───→ done (suppressed, or its rendering failed; no notice)
 //! failed for now ───→ before its end: deferred, tried again at the earlier of the schedule's time and its end
 //!                └──→ at or after its end: expired (failure notice)
 //! ```
@@ -48,6 +49,8 @@ pub enum Ending {
         /// Whether the remote said so.
         remote: bool,
     },
+    /// It is not to be sent, or its content can't be made: nothing was tried.
+    Unsent,
 }
 
 /// A notification that is owed (RFC 3464).
@@ -77,6 +80,8 @@ pub enum Effect {
     Failed,
     /// Done: too old.
     Expired,
+    /// Done: it was not to be sent, or could not be made. Nobody is told: the submitter's list or template is at fault, and events say so.
+    Unsent,
 }
 
 /// The effect of an attempt, and the notice that it owes.
@@ -91,6 +96,7 @@ pub fn effect(retry: &Retry, tried: &Tried, ending: Ending, now: Timestamp, jitt
             let owed = tell && tried.notify.success() && !peer_reports;
             (Effect::Delivered, owed.then_some(Notice::Relayed))
         }
+        Ending::Unsent => (Effect::Unsent, None),
         Ending::Failed { severity: Severity::Permanent, remote } => {
             (if remote { Effect::Bounced } else { Effect::Failed }, failure)
         }
@@ -213,6 +219,7 @@ mod tests {
         assert_eq!(run(&tried(1), hard(false)), (Effect::Failed, Some(Notice::Failure)));
         assert_eq!(run(&Tried { notify: Notify::Never, ..tried(1) }, hard(true)).1, None);
         assert_eq!(run(&Tried { null_reverse_path: true, ..tried(1) }, hard(true)).1, None);
+        assert_eq!(run(&tried(1), Ending::Unsent), (Effect::Unsent, None));
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub struct QueueMetrics {
     pub expired: IntCounterVec,
     /// Recipients that an operator took out.
     pub purged: IntCounter,
+    /// Recipients that were taken out by cancelling their campaign.
+    pub cancelled: IntCounter,
+    /// Recipients that were not sent to since they are suppressed.
+    pub suppressed: IntCounter,
+    /// Recipients whose message could not be made.
+    pub rendering_failed: IntCounter,
     /// From acceptance to delivery.
     pub time_in_queue: HistogramVec,
     /// From the beginning of a transaction to its last reply.
@@ -89,6 +95,9 @@ impl QueueMetrics {
             failed: outcome("failed_total", "Recipients that we gave up for another reason than age."),
             expired: outcome("expired_total", "Recipients that became too old."),
             purged: registry.counter("purged_total", "Recipients that an operator took out."),
+            cancelled: registry.counter("cancelled_total", "Recipients taken out by cancelling their campaign."),
+            suppressed: registry.counter("suppressed_total", "Recipients not sent to since they are suppressed."),
+            rendering_failed: registry.counter("rendering_failed_total", "Recipients whose message could not be made."),
             time_in_queue: registry.histograms(
                 "time_in_queue_seconds",
                 "From acceptance to delivery.",

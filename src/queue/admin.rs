@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::Rate;
+pub use crate::shaping::HoldKind;
 use crate::types::{Class, DeliveryId, Domain, MessageId, Name, QueueKey, Timestamp};
 
 /// Which queues or messages are meant: all that is given must match; with nothing given, everything matches.
@@ -61,6 +63,44 @@ pub struct Suspension {
     pub since: Timestamp,
     /// Until when; `None` until it is resumed.
     pub until: Option<Timestamp>,
+}
+
+/// What holds a campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Why, for people.
+    pub reason: String,
+    /// What kind of hold it is.
+    pub kind: HoldKind,
+    /// Until when: then it ends by itself. `None` until it is set anew.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+}
+
+/// What is set for a campaign: it holds for all queues whose key has this tenant and campaign. The scheduler does not keep it on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CampaignControl {
+    /// The tenant.
+    pub tenant: Name,
+    /// The campaign.
+    pub campaign: Name,
+    /// The most messages, over all sources and sites; no window of the rate's length ever has more.
+    pub rate: Option<Rate>,
+    /// From 0 to 9; 5 is that of mail without a campaign. It is what a queue of the campaign may send in its turn at a site, beside the
+    /// others there: 1, 2, 3, 4, 6, 8, 12, 16, 24 and 32 messages.
+    pub priority: u8,
+    /// What holds it.
+    pub hold: Option<Hold>,
+}
+
+/// The priority of mail without a campaign.
+pub const PRIORITY_DEFAULT: u8 = 5;
+
+impl CampaignControl {
+    /// A campaign for which nothing is set: what to give when it is over, so that the scheduler forgets it.
+    pub fn free(tenant: Name, campaign: Name) -> Self {
+        Self { tenant, campaign, rate: None, priority: PRIORITY_DEFAULT, hold: None }
+    }
 }
 
 /// One queue in a list.
@@ -272,6 +312,25 @@ pub enum Command {
         by: String,
         /// Where to.
         reply: Reply<Changed>,
+    },
+    /// Take what matches out as [`Command::Purge`] does, with a `cancelled` event each: the end of a campaign.
+    Cancel {
+        /// Which.
+        matcher: Matcher,
+        /// Why.
+        reason: String,
+        /// Who.
+        by: String,
+        /// Where to.
+        reply: Reply<Changed>,
+    },
+    /// Set what holds, paces and ranks a campaign, in place of what was set before. It holds at once: nothing of it is given out after the
+    /// answer but by what was set. Asked again it changes nothing and counts anew.
+    SetCampaign {
+        /// What is set.
+        control: CampaignControl,
+        /// Where to: how many of its messages are in an attempt now.
+        reply: Reply<u64>,
     },
     /// Move what matches to another pool.
     Reroute {

@@ -6,7 +6,9 @@
 //! 4. after its last attempt it goes.
 //!
 //! Fresh and loaded messages have a byte budget each. A full budget of fresh ones refuses the newer: the older are sent first. Only what has
-//! waited long (its host is down, perhaps) makes room. Loaded ones go in the order in which they came: they can be read again.
+//! waited long (its host is down, perhaps) makes room. Loaded ones go in the order in which they came: they can be read again. But
+//! nothing is read ahead of need while half of their budget is taken by what was just read ([`ContentCache::has_room_ahead`]): it would
+//! push out what is wanted sooner, which would be read again, and push out in its turn.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,10 +17,13 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::store::StoredMessage;
-use crate::types::MessageId;
+use crate::types::{MessageId, Timestamp};
 
 /// How long a fresh message may wait before a newer one may take its room.
 const FRESH_MS_MAX: u64 = 10_000;
+
+/// A loaded message that was not wanted for so long is not what is sent next.
+const LOADED_MS_MAX: u64 = 2_000;
 
 /// What a message costs besides its octets.
 const OVERHEAD: usize = 512;
@@ -42,6 +47,8 @@ struct Slot {
     pins: u32,
     kind: usize,
     sequence: u64,
+    /// When it was read; zero for what was not read ahead.
+    loaded: Timestamp,
 }
 
 const FRESH: usize = 0;
@@ -82,15 +89,26 @@ impl ContentCache {
                 return;
             }
         }
-        inner.insert(message, FRESH);
+        inner.insert(message, FRESH, Timestamp::ZERO);
     }
 
     /// Takes in a message that was read because it is wanted soon.
-    pub fn insert_loaded(&self, message: Arc<StoredMessage>) {
+    pub fn insert_loaded(&self, message: Arc<StoredMessage>, now: Timestamp) {
         let mut inner = self.0.borrow_mut();
         let cost = cost(&message);
         while inner.bytes[LOADED] + cost > inner.bytes_max[LOADED] && inner.evict(LOADED) {}
-        inner.insert(message, LOADED);
+        inner.insert(message, LOADED, now);
+    }
+
+    /// Whether so many octets may be read ahead of need without pushing out what was just read.
+    pub fn has_room_ahead(&self, bytes: u64, now: Timestamp) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let taken = (inner.bytes[LOADED] as u64).saturating_add(bytes);
+        if taken <= inner.bytes_max[LOADED] as u64 / 2 {
+            return true;
+        }
+        let oldest = inner.oldest(LOADED).and_then(|id| inner.slots.get(&id));
+        oldest.is_some_and(|o| o.loaded.as_millis() + LOADED_MS_MAX <= now.as_millis())
     }
 
     /// Holds a message that is in an attempt; `None` when it is not here.
@@ -115,7 +133,7 @@ impl ContentCache {
         let Some(slot) = inner.slots.remove(&id) else { return };
         if keep {
             while inner.bytes[LOADED] + cost(&slot.message) > inner.bytes_max[LOADED] && inner.evict(LOADED) {}
-            inner.insert(slot.message, LOADED);
+            inner.insert(slot.message, LOADED, Timestamp::ZERO);
         }
     }
 
@@ -131,7 +149,7 @@ fn cost(message: &StoredMessage) -> usize {
 }
 
 impl Inner {
-    fn insert(&mut self, message: Arc<StoredMessage>, kind: usize) {
+    fn insert(&mut self, message: Arc<StoredMessage>, kind: usize, loaded: Timestamp) {
         let id = message.envelope.id;
         if self.slots.contains_key(&id) {
             return;
@@ -139,7 +157,7 @@ impl Inner {
         self.sequence += 1;
         self.bytes[kind] += cost(&message);
         self.order[kind].push_back((id, self.sequence));
-        self.slots.insert(id, Slot { message, pins: 0, kind, sequence: self.sequence });
+        self.slots.insert(id, Slot { message, pins: 0, kind, sequence: self.sequence, loaded });
         // Places of messages that were pinned and gone stay in line; they are dropped when they are more than the live ones.
         if self.order[kind].len() > 64 + 2 * self.slots.len() {
             let slots = &self.slots;
@@ -170,7 +188,6 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::queue::testing;
-    use crate::types::Timestamp;
 
     fn message(n: u64, ms: u64) -> Arc<StoredMessage> {
         testing::message(n, Timestamp::from_millis(ms), &["a@t.example"], 1_000)
@@ -191,12 +208,27 @@ mod tests {
     }
 
     #[test]
+    fn reading_ahead_pushes_out_only_what_nobody_wanted() {
+        let cache = ContentCache::new(40_000);
+        let now = Timestamp::from_millis(10_000);
+        assert!(cache.has_room_ahead(10_000, now));
+        assert!(!cache.has_room_ahead(10_001, now), "half of the budget of loaded messages");
+        (0..6).for_each(|n| cache.insert_loaded(message(n, n), now));
+        assert!(!cache.has_room_ahead(2_000, now));
+        assert!(cache.has_room_ahead(2_000, Timestamp::from_millis(10_000 + LOADED_MS_MAX)));
+        // What was in an attempt and is kept does not stop it.
+        (0..6).for_each(|n| assert!(cache.pin(message(n, n).envelope.id).is_some()));
+        (0..6).for_each(|n| cache.unpin(message(n, n).envelope.id, true));
+        assert!(cache.has_room_ahead(2_000, now));
+    }
+
+    #[test]
     fn what_is_pinned_stays_and_what_is_done_goes() {
         let cache = ContentCache::new(4_000);
         let first = message(1, 1);
-        cache.insert_loaded(first.clone());
+        cache.insert_loaded(first.clone(), Timestamp::ZERO);
         assert!(cache.pin(first.envelope.id).is_some());
-        (2..50).for_each(|n| cache.insert_loaded(message(n, n)));
+        (2..50).for_each(|n| cache.insert_loaded(message(n, n), Timestamp::ZERO));
         assert!(cache.get(first.envelope.id).is_some());
         assert!(cache.bytes() <= 2_000);
         cache.unpin(first.envelope.id, false);

@@ -22,8 +22,8 @@ use super::scheduler::{Action, Scheduler};
 use crate::config::Config;
 use crate::delivery::{ConnectionId, Dispatcher, Failure, JobReport, LocalFuture, OpenRequest, Peer, Resolution, Work};
 use crate::seam::clock::Clock;
-use crate::store::{Ledger, News, ReadError, Reader, Settle};
-use crate::types::{Domain, QueueId, Timestamp};
+use crate::store::{Ledger, News, ReadError, Reader, Settle, StoredMessage};
+use crate::types::{Domain, MessageId, QueueId, RowId, Timestamp};
 
 /// How long the end waits for attempts under way.
 pub const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -40,6 +40,25 @@ const SHOW_MAX: usize = 10_000;
 pub trait Resolve {
     /// Looks a domain up.
     fn resolve<'a>(&'a self, domain: &'a Domain) -> LocalFuture<'a, Resolution>;
+}
+
+/// Reads what an id stands for: a message, or the row of a campaign. The campaign engine's answers for rows: an envelope by
+/// [`crate::store::Via::Campaign`] with one recipient that is never notified, and the row's octets for a body.
+pub trait LoadMessage {
+    /// The message; `None` when there is none, which ends its recipients. An error says that it waits.
+    fn load(&self, id: MessageId) -> LocalFuture<'_, Result<Option<Arc<StoredMessage>>, String>>;
+}
+
+/// Messages of the store; rows wait, since nobody here can read them.
+impl LoadMessage for Reader {
+    fn load(&self, id: MessageId) -> LocalFuture<'_, Result<Option<Arc<StoredMessage>>, String>> {
+        Box::pin(async move {
+            if RowId::of(id).is_some() {
+                return Err("nothing here reads the rows of campaigns".to_owned());
+            }
+            self.message(id).await.map_err(|e| e.to_string())
+        })
+    }
 }
 
 /// Opens connections; delivery's connector is one.
@@ -64,6 +83,8 @@ pub struct EgressParts {
     pub ledger: Ledger,
     /// The way to the readers.
     pub reader: Reader,
+    /// Who reads messages and rows; the reader itself where there are no campaigns.
+    pub load: Rc<dyn LoadMessage>,
     /// The router.
     pub resolver: Rc<dyn Resolve>,
     /// The connector.
@@ -85,6 +106,7 @@ struct Shared {
     clock: Clock,
     ledger: Ledger,
     reader: Reader,
+    load: Rc<dyn LoadMessage>,
     resolver: Rc<dyn Resolve>,
     connect: Rc<dyn Connect>,
     trace: Rc<dyn TraceSessions>,
@@ -114,6 +136,7 @@ impl Egress {
             clock: parts.clock,
             ledger: parts.ledger,
             reader: parts.reader,
+            load: parts.load,
             resolver: parts.resolver,
             connect: parts.connect,
             trace: parts.trace,
@@ -234,7 +257,7 @@ impl Shared {
             Action::Load(id) => {
                 let shared = self.clone();
                 tokio::task::spawn_local(async move {
-                    let message = shared.reader.message(id).await.map_err(|e| e.to_string());
+                    let message = shared.load.load(id).await;
                     shared.with(|scheduler, now| scheduler.on_loaded(now, id, message));
                 });
             }
@@ -274,7 +297,7 @@ impl Shared {
         let mut last = None;
         for info in &mut found {
             if last.as_ref().is_none_or(|(id, _)| *id != info.message_id) {
-                last = Some((info.message_id, self.reader.message(info.message_id).await.ok().flatten()));
+                last = Some((info.message_id, self.load.load(info.message_id).await.ok().flatten()));
             }
             if let Some((_, Some(message))) = &last {
                 let envelope = &message.envelope;

@@ -6,11 +6,11 @@
 //!
 //! The same seed gives the same run.
 
+mod ledger;
 mod peers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::Registry;
 use crate::metrics::queue::QueueMetrics;
 use crate::seam::random::Seeded;
-use crate::store::{Change, EntryKey, News, Next, QueueEntry, QueueRow, Refill, Settle, StoredMessage, SubmitError};
+use crate::store::{Change, EntryKey, QueueEntry, QueueRow, ReadError, Refill, Settle, StoredMessage, SubmitError};
 use crate::types::{Class, DeliveryId, Domain, MessageId, QueueId, QueueKey, Timestamp};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_795_000_000_000);
@@ -72,7 +72,7 @@ impl Bulk {
 
 enum Happening {
     Commit,
-    Page { ticket: u64, page: Refill },
+    Page { ticket: u64, page: Result<Refill, ReadError> },
     Loaded(MessageId),
     Resolved(Domain),
     Submitted { ticket: u64 },
@@ -102,6 +102,11 @@ pub(crate) struct World {
     pub troubles: AHashMap<String, (&'static str, Timestamp)>,
     /// A message that the reader cannot read.
     pub unreadable: Option<MessageId>,
+    /// So many pages can't be read.
+    pub bad_pages: u32,
+    /// The channel of news is full: queued entries are not told one by one until it is not.
+    pub channel_full: bool,
+    untold: std::collections::BTreeSet<QueueId>,
     pub now: Timestamp,
     pub config: Arc<Config>,
     pub scheduler: Scheduler,
@@ -141,12 +146,15 @@ impl World {
     pub(crate) fn new(seed: u64, config: Config) -> Self {
         let config = Arc::new(config);
         let recorder = Rc::new(Recorder::default());
-        let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &recorder);
+        let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &[], &recorder);
         Self {
             recorder,
             troubles: AHashMap::new(),
             not_tried: 0,
             unreadable: None,
+            bad_pages: 0,
+            channel_full: false,
+            untold: Default::default(),
             now: START,
             config,
             scheduler,
@@ -231,31 +239,8 @@ impl World {
             records.add(key, value).expect("a record that was written");
         }
         (self.scheduler, self.cache) =
-            make(&self.config, self.now, self.seed ^ self.number, rows, records, &self.recorder);
+            make(&self.config, self.now, self.seed ^ self.number, rows, records, &controls, &self.recorder);
         self.carry_out();
-    }
-
-    fn queue_rows(&self) -> Vec<QueueRow> {
-        let mut rows = Vec::new();
-        for (key, id) in &self.queue_ids {
-            let range = self.rows.range((*id, min_key())..=(*id, max_key()));
-            let (mut count, mut bytes, mut oldest, mut next_due) = (0, 0, Timestamp::NEVER, Timestamp::NEVER);
-            for ((_, key), entry) in range {
-                count += 1;
-                bytes += u64::from(entry.size);
-                oldest = oldest.min(entry.accepted);
-                next_due = next_due.min(key.due);
-            }
-            if let Some(bulk) = self.bulk.as_ref().filter(|b| b.queue == *id) {
-                count += bulk.rows - bulk.gone.len() as u64;
-                oldest = oldest.min(Timestamp::from_millis(START.as_millis() - bulk.rows));
-                next_due = next_due.min(oldest);
-            }
-            if count > 0 {
-                rows.push(QueueRow { id: *id, key: Arc::new(key.clone()), next_due, count, bytes, oldest, rows: None });
-            }
-        }
-        rows
     }
 
     /// Runs until `until`, or until nothing more happens.
@@ -290,7 +275,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Commit => self.commit(),
-            Happening::Page { ticket, page } => self.scheduler.on_read(self.now, ticket, Ok(page)),
+            Happening::Page { ticket, page } => self.scheduler.on_read(self.now, ticket, page),
             Happening::Loaded(id) => {
                 let message = self.read_message(id);
                 let answer = if self.unreadable == Some(id) { Err("damaged".to_owned()) } else { Ok(message) };
@@ -342,7 +327,11 @@ impl World {
                 Action::Resolve(domain) => self.plan(3, Happening::Resolved(domain)),
                 Action::Read { ticket, queue, after, limit } => {
                     // The snapshot is taken now, the answer comes later.
-                    let page = self.page(queue, after, limit);
+                    let mut page = Ok(self.page(queue, after, limit));
+                    if self.bad_pages > 0 {
+                        self.bad_pages -= 1;
+                        page = Err(ReadError("damaged".into()));
+                    }
                     let ms = 1 + self.rng.below(5);
                     self.plan(ms, Happening::Page { ticket, page });
                 }
@@ -374,22 +363,6 @@ impl World {
             }
         }
         self.window_max = self.window_max.max(self.scheduler.window_entries());
-    }
-
-    fn page(&self, queue: QueueId, after: Option<EntryKey>, limit: usize) -> Refill {
-        let from = after.map_or(Bound::Included((queue, min_key())), |key| Bound::Excluded((queue, key)));
-        let rows = self.rows.range((from, Bound::Included((queue, max_key()))));
-        let mut entries: Vec<QueueEntry> = rows.take(limit + 1).map(|(_, e)| e.clone()).collect();
-        if let Some(bulk) = self.bulk.as_ref().filter(|b| b.queue == queue) {
-            let first = after.map_or(0, |key| bulk.number(&key));
-            let made = (first..bulk.rows).filter(|i| !bulk.gone.contains(i));
-            let made = made.map(|i| testing::entry(&bulk.message(i), 0)).filter(|e| after.is_none_or(|a| e.key > a));
-            entries.extend(made.take(limit + 1));
-            entries.sort_by_key(|e| e.key);
-        }
-        let exhausted = entries.len() <= limit;
-        entries.truncate(limit);
-        Refill { entries, exhausted }
     }
 
     fn ask(&mut self, conn: ConnectionId) {
@@ -448,80 +421,6 @@ impl World {
         self.ask(conn);
     }
 
-    fn queue_id(&mut self, key: &QueueKey) -> QueueId {
-        if let Some(id) = self.queue_ids.get(key) {
-            return *id;
-        }
-        self.next_queue += 1;
-        self.queue_ids.insert(key.clone(), QueueId(self.next_queue));
-        QueueId(self.next_queue)
-    }
-
-    fn add_row(&mut self, key: &QueueKey, entry: QueueEntry, message: Option<Arc<StoredMessage>>) -> News {
-        let id = self.queue_id(key);
-        let old = self.rows.insert((id, entry.key), entry.clone());
-        assert!(old.is_none(), "two rows under one key");
-        News::Queued { queue: id, key: Arc::new(key.clone()), entry, message }
-    }
-
-    fn commit(&mut self) {
-        self.commit_planned = false;
-        let mut news = Vec::new();
-        for write in std::mem::take(&mut self.pending) {
-            match write {
-                Write::Accept { message, deliveries } => {
-                    self.messages.insert(message.envelope.id, message.clone());
-                    for (key, entry) in deliveries {
-                        news.push(self.add_row(&key, entry, Some(message.clone())));
-                    }
-                }
-                Write::Settle(settle) => self.commit_settle(settle, &mut news),
-                Write::Submit { ticket, changes } => {
-                    for change in changes {
-                        match change {
-                            Change::PutState { key, value } => drop(self.state.insert(key, value)),
-                            Change::RemoveState { key } => drop(self.state.remove(&key)),
-                            Change::Event(event) => self.events.push(*event),
-                            other => unreachable!("the scheduler does not ask for {other:?}"),
-                        }
-                    }
-                    self.plan(0, Happening::Submitted { ticket });
-                }
-            }
-        }
-        self.scheduler.on_news(self.now, news);
-    }
-
-    fn commit_settle(&mut self, settle: Settle, news: &mut Vec<News>) {
-        for owed in settle.owed {
-            self.messages.insert(owed.message.envelope.id, owed.message.clone());
-            for delivery in owed.deliveries {
-                news.push(self.add_row(&delivery.queue, delivery.entry, Some(owed.message.clone())));
-            }
-        }
-        for settled in settle.settled {
-            let was = self.rows.remove(&(settled.queue, settled.key)).is_some();
-            let bulk = self.bulk.as_mut().filter(|b| !was && b.queue == settled.queue);
-            let was = was
-                || bulk.is_some_and(|b| {
-                    let number = b.number(&settled.key);
-                    b.gone.insert(number)
-                });
-            assert!(was, "a row is settled that is not there: {:?}", settled.key);
-            news.push(News::Settled { queue: settled.queue, key: settled.key });
-            let queue = self.queue_ids.iter().find(|(_, id)| **id == settled.queue).map(|(key, _)| key.clone());
-            match settled.next {
-                Next::Done => {}
-                Next::Retry(entry) => {
-                    let queue = queue.expect("a queue that holds a row has a key");
-                    news.push(self.add_row(&queue, entry, None));
-                }
-                Next::Move(delivery) => news.push(self.add_row(&delivery.queue, delivery.entry, None)),
-            }
-            self.events.extend(settled.events);
-        }
-    }
-
     /// Loses a message: only damage does that.
     pub(crate) fn lose(&mut self, id: MessageId) {
         self.messages.remove(&id);
@@ -554,6 +453,7 @@ fn make(
     seed: u64,
     rows: Vec<QueueRow>,
     records: AdminRecords,
+    campaigns: &[CampaignControl],
     recorder: &Rc<Recorder>,
 ) -> (Scheduler, Rc<ContentCache>) {
     let cache = Rc::new(ContentCache::new(config.storage.content_cache.0));
@@ -563,6 +463,7 @@ fn make(
         seed,
         rows,
         records,
+        campaigns: campaigns.to_vec(),
         cache: cache.clone(),
         notifier: recorder.clone(),
         metrics: QueueMetrics::register(&Registry::new()),
@@ -578,14 +479,4 @@ pub(crate) fn failure(severity: Severity, text: &str, remote: bool) -> Failure {
     };
     let stage = if remote { "sending RCPT" } else { "connecting" };
     Failure { severity, reply: SmtpReply { code, enhanced: None, text: text.into() }, stage, remote }
-}
-
-fn min_key() -> EntryKey {
-    let delivery = DeliveryId { message: MessageId::from_bytes([0; 16]), index: 0 };
-    EntryKey { due: Timestamp::ZERO, delivery }
-}
-
-fn max_key() -> EntryKey {
-    let delivery = DeliveryId { message: MessageId::from_bytes([0xff; 16]), index: u32::MAX };
-    EntryKey { due: Timestamp::NEVER, delivery }
 }

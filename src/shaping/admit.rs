@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Bucket, Limits};
+use super::{Bucket, Limits, Pace};
 use crate::config::Rate;
 use crate::types::Timestamp;
 
@@ -16,6 +16,8 @@ pub enum Reason {
     StoreFailed,
     /// An operator holds it: the suspension's number.
     Suspended(u64),
+    /// Its campaign is held.
+    Held(HoldKind),
     /// Not due before this.
     RetryDue,
     /// Its rows are being read, or the budget of windows is used up.
@@ -40,6 +42,29 @@ pub enum Reason {
     Rate(Limit),
     /// The day's warm-up budget of the source is used up.
     WarmUp,
+}
+
+/// Why a campaign is held.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldKind {
+    /// Somebody paused it.
+    Paused,
+    /// Its window of hours is closed.
+    Window,
+    /// One of its own conditions stopped it.
+    Halted,
+}
+
+impl HoldKind {
+    /// The word that its reason begins with in `queue explain`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            HoldKind::Paused => "paused",
+            HoldKind::Window => "window",
+            HoldKind::Halted => "halted",
+        }
+    }
 }
 
 /// Why a source can't open connections.
@@ -86,6 +111,8 @@ pub enum Limit {
     SiteMessageRate,
     /// Messages in one connection.
     MessagesPerConnection,
+    /// Messages of a campaign.
+    CampaignRate,
 }
 
 impl Limit {
@@ -99,6 +126,7 @@ impl Limit {
             Limit::SourceMessageRate => "source message rate",
             Limit::SiteMessageRate => "site message rate",
             Limit::MessagesPerConnection => "messages per connection",
+            Limit::CampaignRate => "campaign rate",
         }
     }
 }
@@ -109,6 +137,7 @@ impl fmt::Display for Reason {
             Reason::Draining => f.pad("draining: the daemon is ending"),
             Reason::StoreFailed => f.pad("store failed"),
             Reason::Suspended(id) => write!(f, "suspended (number {id})"),
+            Reason::Held(kind) => f.pad(kind.as_str()),
             Reason::RetryDue => f.pad("retry due later"),
             Reason::Window => f.pad("window: rows are being read"),
             Reason::Content => f.pad("content: the message is being read"),
@@ -216,6 +245,19 @@ pub struct PathState<'a> {
     pub source_message_rate_max: Option<Rate>,
 }
 
+/// What was set for a campaign, and how much of its rate is used.
+#[derive(Clone, Copy, Debug)]
+pub struct CampaignState<'a> {
+    /// Its name, for people.
+    pub name: &'a str,
+    /// What holds it, and until when.
+    pub hold: Option<(HoldKind, Option<Timestamp>)>,
+    /// Its rate, and when the next message may go.
+    pub rate: Option<(Rate, Pace)>,
+    /// Not before this is it the queue's turn: others of the campaign wait before it for the rate.
+    pub turn: Timestamp,
+}
+
 /// All that decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -229,6 +271,8 @@ pub struct Question<'a> {
     pub store_failed: bool,
     /// The suspension that holds the queue: number and end.
     pub suspended: Option<(u64, Option<Timestamp>)>,
+    /// The queue's campaign, where something was set for it.
+    pub campaign: Option<CampaignState<'a>>,
     /// When the head of the queue is due.
     pub due: Timestamp,
     /// What of the queue is in memory.
@@ -270,7 +314,7 @@ struct Note {
 }
 
 /// The steps, in the order in which they are looked at. The first that says wait decides.
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 16] = [
     ("draining", |q, note| {
         tell(note, || (if q.draining { "ending" } else { "running" }.into(), None));
         wait_if(q.draining, Reason::Draining, Wake::Event)
@@ -288,9 +332,31 @@ const CHECKS: [(&str, Check); 14] = [
             None => Verdict::Go,
         }
     }),
+    ("campaign", |q, note| {
+        let Some(campaign) = q.campaign else { return Verdict::Go };
+        match campaign.hold.filter(|(_, until)| until.is_none_or(|until| until > q.now)) {
+            Some((kind, until)) => {
+                tell(note, || (kind.as_str().into(), Some(format!("campaign {}", campaign.name))));
+                Verdict::Wait { reason: Reason::Held(kind), wake: until.map_or(Wake::Event, Wake::At) }
+            }
+            None => {
+                tell(note, || ("not held".into(), Some(format!("campaign {}", campaign.name))));
+                Verdict::Go
+            }
+        }
+    }),
     ("retry due", |q, note| {
         tell(note, || (if q.due == Timestamp::NEVER { "unknown".into() } else { format!("at {}", q.due) }, None));
         wait_if(q.due > q.now, Reason::RetryDue, Wake::At(q.due))
+    }),
+    (Limit::CampaignRate.as_str(), |q, note| {
+        let Some((campaign, (rate, pace))) = q.campaign.and_then(|c| Some((c, c.rate?))) else { return Verdict::Go };
+        let at = pace.ready_at(rate, q.now).max(campaign.turn);
+        tell(note, || {
+            let when = if at > q.now { format!("next at {at}") } else { "may go".into() };
+            (format!("{rate}, {when}"), Some(format!("campaign {}", campaign.name)))
+        });
+        wait_if(at > q.now, Reason::Rate(Limit::CampaignRate), Wake::At(at))
     }),
     ("window", |q, note| {
         let word = match q.window {

@@ -1,6 +1,6 @@
 //! What `admit` answers, and that `explain` says the same.
 
-use super::super::{Count, RateLimit};
+use super::super::{Count, Pace, RateLimit};
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_000);
@@ -22,6 +22,7 @@ fn question(limits: &Limits, ask: Ask) -> Question<'_> {
         draining: false,
         store_failed: false,
         suspended: None,
+        campaign: None,
         due: NOW,
         window: Window::Ready,
         route: Route::Known,
@@ -96,6 +97,23 @@ fn each_limit_holds_by_its_name() {
     let connection_rate = limits.connection_rate.as_ref().expect("set above");
     check(Send, |q| path(q).site_message_rate = used(message_rate), "site message rate +1000ms");
     check(Open, |q| path(q).site_connection_rate = used(connection_rate), "site connection rate +10000ms");
+}
+
+#[test]
+fn what_is_set_for_a_campaign_holds_its_queues() {
+    let rate = Rate { count: 1, per: Duration::from_secs(10) };
+    let free = CampaignState { name: "spring", hold: None, rate: None, turn: Timestamp::ZERO };
+    let with = |campaign: CampaignState<'static>| move |q: &mut Question<'_>| q.campaign = Some(campaign);
+    let mut pace = Pace::default();
+    check(Ask::Send, with(free), "go");
+    check(Ask::Open, with(CampaignState { rate: Some((rate, pace)), ..free }), "go");
+    pace.take(rate, NOW);
+    check(Ask::Send, with(CampaignState { rate: Some((rate, pace)), ..free }), "campaign rate +10000ms");
+    let turn = NOW.after(Duration::from_millis(70));
+    check(Ask::Send, with(CampaignState { rate: Some((rate, Pace::default())), turn, ..free }), "campaign rate +70ms");
+    check(Ask::Send, with(CampaignState { hold: Some((HoldKind::Paused, None)), ..free }), "paused");
+    check(Ask::Send, with(CampaignState { hold: Some((HoldKind::Window, Some(turn))), ..free }), "window +70ms");
+    check(Ask::Send, with(CampaignState { hold: Some((HoldKind::Window, Some(NOW))), ..free }), "go");
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl Authenticator {
                 self.count_failure(client);
                 self.metrics.logins.with_label_values(&["denied"]).inc();
                 let user = &credentials.user[..credentials.user.floor_char_boundary(USER_LOGGED_MAX)];
-                warn!(%client, ?user, listener, "authentication failed");
+                warn!(%client, user, listener, "authentication failed");
                 LoginResult::Denied
             }
         }

@@ -16,6 +16,7 @@ use fjall::{CompressionType, Database, Keyspace, PersistMode, Readable, Snapshot
 
 use super::open::DATABASE_FOLDER;
 use super::spaces::{Spaces, options_of};
+use super::status::Shared;
 
 /// How often the progress is told.
 const PROGRESS_EVERY: u64 = 4 << 20;
@@ -24,6 +25,7 @@ const PROGRESS_EVERY: u64 = 4 << 20;
 #[derive(Clone)]
 pub struct Store {
     spaces: Arc<Spaces>,
+    shared: Arc<Shared>,
 }
 
 /// How far a backup is.
@@ -68,8 +70,13 @@ pub enum BackupError {
 }
 
 impl Store {
-    pub(super) fn new(spaces: Arc<Spaces>) -> Self {
-        Self { spaces }
+    pub(super) fn new(spaces: Arc<Spaces>, shared: Arc<Shared>) -> Self {
+        Self { spaces, shared }
+    }
+
+    /// Octets free on its file system, as of the guard's last look, a quarter of a second ago; `None` before its first.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.shared.free_bytes()
     }
 
     #[cfg(test)]

@@ -2,12 +2,13 @@
 //!
 //! - Each second it leaves a mark of its last commit in a file beside the database, so that a start sees when the
 //!   journal was cut: the database itself opens with what is left of a damaged journal and says nothing.
-//! - Each minute it drops days of events that are past the retention, finds records of state that have expired, and flushes
+//! - Each minute it drops days of events that are past the retention (by a clock that the log vouches for, or that has run for a day: see
+//!   [`House::today`]), finds records of state that have expired, and flushes
 //!   keyspaces that are written seldom: their memtables would pin journals for ever.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,12 +26,18 @@ const SELDOM: Duration = Duration::from_secs(60);
 /// The most expired records that are removed at a time; the rest waits for the next minute.
 const EXPIRED_MAX: usize = 2_000;
 
+/// After so long a clock is believed that is far ahead of the log.
+const BELIEVED_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
 /// The house's things.
 pub(super) struct House {
     mark: Mark,
     marked: u64,
     retention_days: u32,
     next_seldom: Instant,
+    started: Timestamp,
+    /// The newest day that the log vouched for at the start.
+    believed: Option<u32>,
     expire_now: bool,
     /// The commit at the last look, and whether all was flushed since.
     idle_at: u64,
@@ -39,12 +46,14 @@ pub(super) struct House {
 }
 
 impl House {
-    pub(super) fn new(mark: Mark, retention_days: u32) -> Self {
+    pub(super) fn new(mark: Mark, retention_days: u32, believed: Option<u32>, now: Timestamp) -> Self {
         Self {
             mark,
             marked: 0,
             retention_days,
             next_seldom: Instant::now() + SELDOM,
+            started: now,
+            believed,
             expire_now: false,
             idle_at: 0,
             flushed_at: 0,
@@ -68,7 +77,7 @@ impl House {
         }
         self.next_seldom = Instant::now() + SELDOM;
         self.expire_now = true;
-        let dropped = spaces.drop_days_before(now.day().saturating_sub(self.retention_days))?;
+        let dropped = self.drop_days(spaces, now)?;
         if dropped > 0 {
             tracing::info!(days = dropped, "dropped events past the retention");
         }
@@ -76,6 +85,21 @@ impl House {
         shared.metrics.journals.set(journals as i64);
         shared.metrics.disk_bytes.set(i64::try_from(spaces.db.disk_space()?).unwrap_or(i64::MAX));
         self.unpin(spaces, journals)
+    }
+
+    /// Drops the days past the retention; answers how many.
+    pub(super) fn drop_days(&self, spaces: &Spaces, now: Timestamp) -> fjall::Result<usize> {
+        let today = self.today(now);
+        spaces.drop_days_before(today.saturating_sub(self.retention_days), today)
+    }
+
+    /// The day that retention counts from. A daemon that was started under a clock weeks ahead would drop the whole log within a minute: for
+    /// a day it counts from where the log ends. After a long downtime that keeps events a day longer, no more.
+    fn today(&self, now: Timestamp) -> u32 {
+        match self.believed {
+            Some(believed) if now.since(self.started) < BELIEVED_AFTER => now.day().min(believed.saturating_add(1)),
+            _ => now.day(),
+        }
     }
 
     pub(super) fn unpin(&mut self, spaces: &Spaces, journals: usize) -> fjall::Result<()> {
@@ -90,7 +114,8 @@ impl House {
         } else if journals > 1 {
             let days = spaces.days.load();
             let old = days.iter().rev().skip(1).flat_map(|day| [&day.events, &day.trace]);
-            flush([&spaces.queues, &spaces.state].into_iter().chain(old))?;
+            let seldom = [&spaces.queues, &spaces.state, &spaces.rows, &spaces.sent, &spaces.contacts];
+            flush(seldom.into_iter().chain([&spaces.suppressions]).chain(old))?;
         }
         Ok(())
     }
@@ -134,7 +159,9 @@ pub(super) struct Mark(Option<File>);
 impl Mark {
     /// Opens or makes the file; answers what it says, if it says anything.
     pub(super) fn open(path: &Path) -> std::io::Result<(Self, Option<Last>)> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        // One that was made before has the mode of its time.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         let mut text = String::new();
         // What is not readable was torn by a crash of the machine: then there is nothing to compare with.
         let _ = file.read_to_string(&mut text);

@@ -5,12 +5,16 @@
 //! - `queues`: queue (4)
 //! - `events.<day>`: sequence (8)
 //! - `trace.<day>`: `a` tenant `0` hash of the address (16) sequence (8), and `m` message id (16) sequence (8)
+//! - `rows`: campaign (4), step (1), queue (4), slot (1), sequence (4): the order of [`RowId`]
+//! - `sent`: campaign (4), step (1), hash of the address (16)
+//! - `contacts`, `suppressions`: whatever their owners say
 //! - `state`: a kind, a slash, and whatever the kind needs
 
 use sha2::{Digest, Sha256};
 
 use super::EntryKey;
-use crate::types::{DeliveryId, EventSeq, Mailbox, MessageId, QueueId, Timestamp};
+use super::steps::StepKey;
+use crate::types::{AddressHash, CampaignNo, DeliveryId, EventSeq, Mailbox, MessageId, QueueId, RowId, Timestamp};
 
 /// `state`: the format of the whole store.
 pub(super) const STATE_FORMAT: &[u8] = b"ledger/format";
@@ -26,6 +30,18 @@ pub(super) const STATE_IDEMPOTENCY: &[u8] = b"idempotency/";
 pub(super) const STATE_CURSOR: &[u8] = b"cursor/";
 /// `state`: when a record expires (8), and its key.
 pub(super) const STATE_EXPIRY: &[u8] = b"expiry/";
+/// `state`: how the rows of a campaign's step are sent: campaign (4), step (1).
+pub(super) const STATE_RUN: &[u8] = b"rows/run/";
+/// `state`: the counts of a campaign's step: campaign (4), step (1).
+pub(super) const STATE_COUNTS: &[u8] = b"rows/counts/";
+/// `state`: a campaign that is being purged (4), and how far that is.
+pub(super) const STATE_PURGE: &[u8] = b"rows/purge/";
+
+/// The length of a key in `rows`.
+pub(super) const ROW_LEN: usize = 14;
+
+/// The length of a key in `sent`.
+pub(super) const SENT_LEN: usize = 21;
 
 /// The length of a key in `queue`.
 pub(super) const ENTRY_LEN: usize = 32;
@@ -51,6 +67,12 @@ pub(super) fn parse_entry(octets: &[u8]) -> Option<(QueueId, EntryKey)> {
 pub(super) const FIRST_ENTRY: EntryKey =
     EntryKey { due: Timestamp::ZERO, delivery: DeliveryId { message: MessageId::from_bytes([0; 16]), index: 0 } };
 
+/// The last possible place in a queue: where one stands that has no entries.
+pub(super) const LAST_ENTRY: EntryKey = EntryKey {
+    due: Timestamp::NEVER,
+    delivery: DeliveryId { message: MessageId::from_bytes([0xff; 16]), index: u32::MAX },
+};
+
 /// The last possible key of a queue.
 pub(super) fn last_entry(queue: QueueId) -> [u8; ENTRY_LEN] {
     let mut octets = [0xff; ENTRY_LEN];
@@ -68,6 +90,64 @@ pub(super) fn parse_queue(octets: &[u8]) -> Option<QueueId> {
     Some(QueueId(u32::from_be_bytes(octets.try_into().ok()?)))
 }
 
+/// The key in `rows`.
+pub(super) fn row(id: RowId) -> [u8; ROW_LEN] {
+    let mut octets = [0; ROW_LEN];
+    octets[..4].copy_from_slice(&id.campaign.0.to_be_bytes());
+    octets[4] = id.step;
+    octets[5..9].copy_from_slice(&id.queue.0.to_be_bytes());
+    octets[9] = id.slot;
+    octets[10..].copy_from_slice(&id.seq.to_be_bytes());
+    octets
+}
+
+/// The row of a key in `rows`.
+pub(super) fn parse_row(octets: &[u8]) -> Option<RowId> {
+    let octets: &[u8; ROW_LEN] = octets.try_into().ok()?;
+    Some(RowId {
+        campaign: CampaignNo(u32::from_be_bytes(part(octets, 0))),
+        step: octets[4],
+        queue: QueueId(u32::from_be_bytes(part(octets, 5))),
+        slot: octets[9],
+        seq: u32::from_be_bytes(part(octets, 10)),
+    })
+}
+
+/// What all keys of a campaign in `rows` and `sent` begin with.
+pub(super) fn campaign(campaign: CampaignNo) -> [u8; 4] {
+    campaign.0.to_be_bytes()
+}
+
+/// The key in `sent`.
+pub(super) fn sent((campaign, step): StepKey, hash: AddressHash) -> [u8; SENT_LEN] {
+    let mut octets = [0; SENT_LEN];
+    octets[..4].copy_from_slice(&campaign.0.to_be_bytes());
+    octets[4] = step;
+    octets[5..].copy_from_slice(&hash);
+    octets
+}
+
+/// The key in `state` of a campaign's step, of the kind that `kind` says.
+pub(super) fn step(kind: &[u8], (campaign, step): StepKey) -> Vec<u8> {
+    [kind, &campaign.0.to_be_bytes(), &[step]].concat()
+}
+
+/// The campaign's step of such a key.
+pub(super) fn parse_step(kind: &[u8], octets: &[u8]) -> Option<StepKey> {
+    let octets: &[u8; 5] = octets.strip_prefix(kind)?.try_into().ok()?;
+    Some((CampaignNo(u32::from_be_bytes(part(octets, 0))), octets[4]))
+}
+
+/// The key in `state` of a campaign that is being purged.
+pub(super) fn purge(campaign: CampaignNo) -> Vec<u8> {
+    [STATE_PURGE, &campaign.0.to_be_bytes()].concat()
+}
+
+/// The campaign of such a key.
+pub(super) fn parse_purge(octets: &[u8]) -> Option<CampaignNo> {
+    Some(CampaignNo(u32::from_be_bytes(octets.strip_prefix(STATE_PURGE)?.try_into().ok()?)))
+}
+
 /// The key in `events.<day>`.
 pub(super) fn event(seq: EventSeq) -> [u8; 8] {
     seq.0.to_be_bytes()
@@ -78,8 +158,8 @@ pub(super) fn parse_event(octets: &[u8]) -> Option<EventSeq> {
     Some(EventSeq(u64::from_be_bytes(octets.try_into().ok()?)))
 }
 
-/// 128 bits by which an address is found: of its canonical form, so that all its spellings meet.
-pub(super) fn address_hash(mailbox: &Mailbox) -> [u8; 16] {
+/// 128 bits by which an address is found, in `sent` and in the trace: of its canonical form, so that all its spellings meet.
+pub fn address_hash(mailbox: &Mailbox) -> AddressHash {
     let digest = Sha256::digest(mailbox.canonical().as_bytes());
     part(&digest, 0)
 }

@@ -9,6 +9,7 @@
 //! Any error of the database ends it: all who wait and all who come are told [`SubmitError::Failed`]. No sync is tried
 //! again, since a failed one may have dropped what it was to write.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,12 @@ use super::outbox::Outbox;
 use super::records::Last;
 use super::spaces::Spaces;
 use super::status::Shared;
+use super::steps::Steps;
 use super::table::QueueTable;
 use super::work::{Work, WorkError};
-use super::{Change, LedgerRequest, LedgerRequests, News, Settle, SubmitError, keys};
+use super::{Change, LedgerRequest, LedgerRequests, News, Settle, SubmitError, keys, row_records};
 use crate::seam::clock::Clock;
-use crate::types::{EventSeq, QueueId};
+use crate::types::{EventSeq, QueueId, RowId};
 
 /// Under load a batch is filled until so long after the last commit: what a submitter waits for at the most besides the sync.
 const FILL: Duration = Duration::from_millis(3);
@@ -39,6 +41,15 @@ const BATCH_MAX: usize = 1_024;
 /// No more submissions are taken into a batch that has so many octets.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
+/// The most octets of rows that a batch has, besides the upload that passes this: mail does not wait for an upload's sync.
+const UPLOAD_BYTES_MAX: usize = 256 << 10;
+
+/// Between two steps of a purge.
+const PURGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// So many uploads that wait are enough not to wait for more.
+const UPLOADS_FULL: usize = 8;
+
 /// How often the house is looked after.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -48,6 +59,7 @@ pub(super) struct LedgerThread {
     pub(super) shared: Arc<Shared>,
     pub(super) requests: LedgerRequests,
     pub(super) table: QueueTable,
+    pub(super) steps: Steps,
     pub(super) last: Last,
     pub(super) outbox: Outbox,
     pub(super) committed: watch::Sender<EventSeq>,
@@ -71,6 +83,9 @@ struct Submission {
 pub(super) struct Taken {
     settles: Vec<Settle>,
     submits: Vec<Submission>,
+    /// Submissions with rows: after the others, and not all in one batch.
+    uploads: VecDeque<Submission>,
+    /// Of `submits` and `uploads`.
     bytes: usize,
     shutdown: Option<oneshot::Sender<()>>,
 }
@@ -81,7 +96,13 @@ impl Taken {
             LedgerRequest::Settle(settle) => self.settles.push(settle),
             LedgerRequest::Submit { changes, reply, room } => {
                 self.bytes += changes.iter().map(change_bytes).sum::<usize>();
-                self.submits.push(Submission { changes, reply, _room: room });
+                let uploads = changes.iter().any(|change| matches!(change, Change::Rows(_)));
+                let submission = Submission { changes, reply, _room: room };
+                if uploads {
+                    self.uploads.push_back(submission);
+                } else {
+                    self.submits.push(submission);
+                }
             }
             LedgerRequest::Shutdown { reply } => self.shutdown = Some(reply),
         }
@@ -89,17 +110,37 @@ impl Taken {
 
     fn is_full(&self) -> bool {
         self.settles.len() + self.submits.len() >= BATCH_FULL
+            || self.uploads.len() >= UPLOADS_FULL
             || self.bytes >= BATCH_BYTES_MAX
             || self.shutdown.is_some()
     }
 
     fn is_empty(&self) -> bool {
-        self.settles.is_empty() && self.submits.is_empty()
+        self.settles.is_empty() && self.submits.is_empty() && self.uploads.is_empty()
+    }
+
+    /// How many wait for an answer.
+    fn waiters(&self) -> usize {
+        self.submits.len() + self.uploads.len()
+    }
+
+    /// What the next batch takes: all submissions, then uploads up to their share.
+    fn for_batch(&mut self) -> Vec<Submission> {
+        let mut batch = std::mem::take(&mut self.submits);
+        let mut bytes = 0;
+        while bytes < UPLOAD_BYTES_MAX
+            && let Some(upload) = self.uploads.pop_front()
+        {
+            bytes += upload.changes.iter().map(change_bytes).sum::<usize>();
+            batch.push(upload);
+        }
+        self.bytes = self.uploads.iter().flat_map(|upload| &upload.changes).map(change_bytes).sum();
+        batch
     }
 
     fn fail_all(&mut self, error: &SubmitError) {
         self.settles.clear();
-        for submission in self.submits.drain(..) {
+        for submission in self.submits.drain(..).chain(self.uploads.drain(..)) {
             // Nobody may be waiting any more; the answer is the same.
             let _ = submission.reply.send(Err(error.clone()));
         }
@@ -158,15 +199,18 @@ impl LedgerThread {
 
     async fn serve(&mut self) -> Result<(), WorkError> {
         let mut next_tick = Instant::now() + TICK;
+        let mut next_purge = Instant::now();
         loop {
-            match self.wait(next_tick).await {
+            let purging = self.steps.next_purge().is_some();
+            let until = if purging { next_tick.min(next_purge) } else { next_tick };
+            match self.wait(until).await {
                 Woken::Work => {
                     let ended = self.fill().await;
                     self.commit()?;
                     if let Some(reply) = self.taken.shutdown.take() {
                         return self.shut_down(reply);
                     }
-                    if ended {
+                    if ended && self.taken.is_empty() {
                         return Ok(());
                     }
                 }
@@ -174,21 +218,33 @@ impl LedgerThread {
                 Woken::Ended => return Ok(()),
             }
             let now = Instant::now();
+            if now >= next_purge {
+                next_purge = now + PURGE_PAUSE;
+                self.purge()?;
+            }
             if now >= next_tick {
                 next_tick = now + TICK;
-                self.tick()?;
+                self.shared.commit_begins();
+                let done = self.tick();
+                self.shared.commit_ends();
+                done?;
             }
         }
     }
 
     async fn wait(&mut self, next_tick: Instant) -> Woken {
+        if !self.taken.is_empty() {
+            // Uploads that the last batch had no room for.
+            self.drain();
+            return Woken::Work;
+        }
         let waiting = self.outbox.waiting();
         let first = tokio::select! {
             biased;
             request = self.requests.settles.recv() => request,
             request = self.requests.submits.recv() => request,
             () = self.outbox.room(), if waiting => {
-                self.outbox.flush();
+                self.outbox.flush(&self.table);
                 return Woken::Tick;
             }
             () = tokio::time::sleep_until(next_tick.into()) => return Woken::Tick,
@@ -209,7 +265,7 @@ impl LedgerThread {
         {
             self.taken.push(request);
         }
-        while self.taken.submits.len() < BATCH_MAX
+        while self.taken.waiters() < BATCH_MAX
             && self.taken.bytes < BATCH_BYTES_MAX
             && let Ok(request) = self.requests.submits.try_recv()
         {
@@ -220,7 +276,7 @@ impl LedgerThread {
     /// Waits for more as far as it is worth it. Answers whether the channels are closed.
     async fn fill(&mut self) -> bool {
         loop {
-            let wait = self.pace.wait(Instant::now(), self.taken.submits.len(), self.taken.is_full());
+            let wait = self.pace.wait(Instant::now(), self.taken.waiters(), self.taken.is_full());
             let Some(wait) = wait else { return false };
             let next = tokio::select! {
                 biased;
@@ -234,22 +290,32 @@ impl LedgerThread {
         }
     }
 
-    /// One batch: all that was taken, written and synced; then everybody is told.
+    /// A batch under the eyes of the guard. All of it: making a day of the log syncs, too, not the write of the batch alone.
     fn commit(&mut self) -> Result<(), WorkError> {
+        self.shared.commit_begins();
+        let done = self.commit_batch();
+        self.shared.commit_ends();
+        done
+    }
+
+    /// One batch: all that was taken, written and synced; then everybody is told.
+    fn commit_batch(&mut self) -> Result<(), WorkError> {
         if self.taken.is_empty() {
             return Ok(());
         }
         let metrics = &self.shared.metrics;
-        let requests = self.taken.settles.len() + self.taken.submits.len();
+        let submits = self.taken.for_batch();
+        let requests = self.taken.settles.len() + submits.len();
         let now = self.clock.now();
         let day = self.spaces.day(now.day(), EventSeq(self.last.seq.0 + 1))?;
-        let mut work = Work::new(&self.spaces, &self.shared, &mut self.table, day, now, self.last.seq);
+        let (table, steps) = (&mut self.table, &mut self.steps);
+        let mut work = Work::new(&self.spaces, &self.shared, table, steps, day, now, self.last.seq);
         for settle in self.taken.settles.drain(..) {
             work.settle(settle)?;
         }
-        let mut replies = Vec::with_capacity(self.taken.submits.len());
-        for Submission { changes, reply, _room } in self.taken.submits.drain(..) {
-            let accepts_mail = changes.iter().any(|c| matches!(c, Change::Accept(_)));
+        let mut replies = Vec::with_capacity(submits.len());
+        for Submission { changes, reply, _room } in submits {
+            let accepts_mail = changes.iter().any(|c| matches!(c, Change::Accept(_) | Change::Rows(_)));
             let bytes = changes.iter().map(change_bytes).sum();
             match self.shared.refusal(accepts_mail, bytes) {
                 Some(refusal) => {
@@ -262,14 +328,11 @@ impl LedgerThread {
                 }
             }
         }
-        self.taken.bytes = 0;
         let (ready, news) = work.finish(self.last);
         let submits = replies.len();
         if let Some(ready) = ready {
             let began = Instant::now();
-            self.shared.commit_begins();
             let result = ready.batch.durability(Some(self.mode)).commit();
-            self.shared.commit_ends();
             if let Err(error) = result {
                 let failure = SubmitError::Failed(format!("the store can't be written: {error}").into());
                 for (reply, _room) in replies {
@@ -304,7 +367,7 @@ impl LedgerThread {
     }
 
     fn tell(&mut self, news: Vec<News>) {
-        if !self.outbox.send(news) {
+        if !self.outbox.send(news, &self.table) {
             self.shared.metrics.news_dropped.inc();
         }
     }
@@ -314,11 +377,59 @@ impl LedgerThread {
         for id in overdue {
             let Some(queue) = self.table.get(id) else { continue };
             let range = keys::entry(id, queue.watermark).to_vec()..=keys::last_entry(id).to_vec();
-            if let Some(first) = self.spaces.queue.range(range).next()
-                && let Some((_, key)) = keys::parse_entry(&first.key()?)
-            {
-                self.table.first_is(id, key);
+            match self.spaces.queue.range(range).next() {
+                Some(first) => {
+                    if let Some((_, key)) = keys::parse_entry(&first.key()?) {
+                        self.table.first_is(id, key);
+                    }
+                }
+                // All that the queue counts are rows of a campaign.
+                None => self.table.first_is(id, keys::LAST_ENTRY),
             }
+            self.move_mark(id)?;
+        }
+        Ok(())
+    }
+
+    /// Looks up the first row of a queue that was not tried yet.
+    fn move_mark(&mut self, id: QueueId) -> Result<(), WorkError> {
+        let Some(queue) = self.table.get(id) else { return Ok(()) };
+        let Some(rows) = queue.row.rows.filter(|rows| rows.fresh > 0) else { return Ok(()) };
+        let (campaign, step, high) = (rows.campaign, rows.step, queue.places.high);
+        let at = |(slot, seq)| keys::row(RowId { campaign, step, queue: id, slot, seq });
+        for guard in self.spaces.rows.range(at(queue.places.mark)..=at((u8::MAX, u32::MAX))) {
+            let (key, value) = guard.into_inner()?;
+            let Some(row) = keys::parse_row(&key) else { continue };
+            let place = (row.slot, row.seq);
+            let waiting = Some(place) > high || {
+                let Ok(hash) = row_records::row_hash(&value) else { continue };
+                let sent = self.spaces.sent.get(keys::sent((campaign, step), hash))?;
+                sent.is_some_and(|value| row_records::is_waiting(&value))
+            };
+            if waiting {
+                self.table.mark_is(id, place);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// A step of the first purge that is under way.
+    fn purge(&mut self) -> Result<(), WorkError> {
+        let Some((campaign, purge)) = self.steps.next_purge() else { return Ok(()) };
+        self.quietly(|work| work.purge_step(campaign, purge))
+    }
+
+    /// A batch of the ledger's own, without events, that nobody waits for.
+    fn quietly(&mut self, make: impl FnOnce(&mut Work<'_>) -> Result<(), WorkError>) -> Result<(), WorkError> {
+        let now = self.clock.now();
+        let day = self.spaces.day(now.day(), EventSeq(self.last.seq.0 + 1))?;
+        let (table, steps) = (&mut self.table, &mut self.steps);
+        let mut work = Work::new(&self.spaces, &self.shared, table, steps, day, now, self.last.seq);
+        make(&mut work)?;
+        if let (Some(ready), _) = work.finish(self.last) {
+            ready.batch.durability(Some(self.mode)).commit()?;
+            self.last = ready.last;
         }
         Ok(())
     }
@@ -336,13 +447,10 @@ impl LedgerThread {
         self.house.tick(&self.spaces, &self.shared, now)?;
         let expired = self.house.expired(&self.spaces, now)?;
         if !expired.is_empty() {
-            let day = self.spaces.day(now.day(), EventSeq(self.last.seq.0 + 1))?;
-            let mut work = Work::new(&self.spaces, &self.shared, &mut self.table, day, now, self.last.seq);
-            expired.iter().for_each(|key| work.sweep_state(key));
-            if let (Some(ready), _) = work.finish(self.last) {
-                ready.batch.durability(Some(self.mode)).commit()?;
-                self.last = ready.last;
-            }
+            self.quietly(|work| {
+                expired.iter().for_each(|key| work.sweep_state(key));
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -358,7 +466,7 @@ impl LedgerThread {
             }
             self.commit()?;
         }
-        self.outbox.flush();
+        self.outbox.flush(&self.table);
         self.spaces.db.persist(PersistMode::SyncAll)?;
         self.house.mark(self.last);
         // Who asked may have given up waiting; the thread ends either way.

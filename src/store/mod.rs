@@ -20,8 +20,10 @@ mod outbox;
 mod random_tests;
 mod reading;
 mod records;
+mod row_records;
 mod spaces;
 mod status;
+mod steps;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -34,6 +36,7 @@ pub use handle::{
     EventGap, EventsPage, Ledger, LedgerRequest, LedgerRequests, ReadError, ReadReply, ReadRequest, Reader, Refill,
     SUBMIT_BYTES_MAX, SUBMITS_MAX, StateRecord, SubmitError,
 };
+pub use keys::address_hash;
 pub use model::{
     Change, EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, NewRow, NewRows, News, Next, QueueEntry,
     QueueRow, QueueRows, Row, Run, RunChange, RunCounts, Sent, SentStatus, Settle, Settled, StoredMessage, Table, Via,

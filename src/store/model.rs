@@ -390,7 +390,7 @@ pub enum News {
     },
     /// The channel was full: these queues have entries that were not told one by one, and must be scanned.
     Dirty {
-        /// The queues.
-        queues: Vec<(QueueId, Arc<QueueKey>)>,
+        /// The queues as they stand, all news before this counted, and nothing that is told after it.
+        queues: Vec<QueueRow>,
     },
 }

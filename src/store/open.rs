@@ -3,7 +3,7 @@
 //! 1. the folder (0700) and its lock: two daemons never share one,
 //! 2. the database replays its journal; the format must be one that this program knows,
 //! 3. what the ledger knew last is compared with the event log and with the mark: a cut journal is reported,
-//! 4. the rows of the queues are read, not the backlog,
+//! 4. the rows of the queues and the runs of campaigns are read, not the backlog,
 //! 5. the threads start: ledger, readers, guard.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -25,8 +25,9 @@ use super::outbox::Outbox;
 use super::records::{self, Last};
 use super::spaces::Spaces;
 use super::status::{Shared, StoreStatus};
-use super::table::QueueTable;
-use super::{DecodeError, EntryKey, Ledger, News, QueueRow, Reader, Store, keys, reading};
+use super::steps::Steps;
+use super::table::{self, Places, QueueTable};
+use super::{DecodeError, EntryKey, Ledger, News, QueueRow, Reader, Store, keys, reading, row_records};
 use crate::config::{Durability, Storage};
 use crate::metrics::store::StoreMetrics;
 use crate::seam::clock::Clock;
@@ -229,7 +230,9 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
     let (mark, marked) = Mark::open(&mark_path).map_err(|error| OpenError::Folder { path: mark_path, error })?;
     let (last, cut) = find_last(&spaces, if created { None } else { marked })?;
     let rows = read_rows(&spaces)?;
-    let queues: Vec<QueueRow> = rows.iter().map(|(row, _)| row.clone()).collect();
+    let steps = read_steps(&spaces)?;
+    let run_of = |row: &QueueRow| row.rows.and_then(|rows| steps.run((rows.campaign, rows.step)));
+    let queues: Vec<QueueRow> = rows.iter().map(|(row, _, places)| table::told(row, places, run_of(row))).collect();
     let table = QueueTable::new(rows, last.next_queue);
     let totals = table.totals();
     let report = OpenReport {
@@ -244,7 +247,7 @@ pub fn open(options: StoreOptions) -> Result<Opened, OpenError> {
     if let Some(Cut { commits, events }) = cut {
         tracing::error!(commits, events, "the journal was cut: what was on disk before is gone, mail may be lost");
     }
-    start(options, Arc::new(spaces), mark, last, table, queues, report)
+    start(options, Arc::new(spaces), mark, last, (table, steps), queues, report)
 }
 
 fn warnings(options: &StoreOptions) -> Vec<String> {
@@ -263,7 +266,7 @@ fn start(
     spaces: Arc<Spaces>,
     mark: Mark,
     last: Last,
-    table: QueueTable,
+    (table, steps): (QueueTable, Steps),
     queues: Vec<QueueRow>,
     report: OpenReport,
 ) -> Result<Opened, OpenError> {
@@ -274,7 +277,7 @@ fn start(
     let (news_tx, news) = mpsc::channel(options.news_max.max(1));
     guard::look(&options.space, &shared, options.min_free, false);
     let status = shared.watch();
-    let store = Store::new(spaces.clone());
+    let store = Store::new(spaces.clone(), shared.clone());
 
     let (stop_guard, stopped) = std::sync::mpsc::channel();
     let mut others = Vec::with_capacity(1 + READERS);
@@ -286,11 +289,13 @@ fn start(
         others.push(spawn("store-reader", move || reading::run(&spaces, &reads, &metrics))?);
     }
     let days = options.event_retention.as_secs().div_ceil(86_400).clamp(1, 36_500) as u32;
+    let house = House::new(mark, days, spaces.believed_day(), options.clock.now());
     let thread = LedgerThread {
         spaces,
         shared: shared.clone(),
         requests,
         table,
+        steps,
         last,
         outbox: Outbox::new(news_tx),
         committed,
@@ -299,7 +304,7 @@ fn start(
             Durability::Fsync => PersistMode::SyncData,
             Durability::Os => PersistMode::Buffer,
         },
-        house: House::new(mark, days),
+        house,
         taken: Taken::default(),
         pace: Pace::new(),
     };
@@ -405,8 +410,33 @@ fn find_last(spaces: &Spaces, marked: Option<Last>) -> Result<(Last, Option<Cut>
     Ok((last, Some(Cut { commits, events: missing })))
 }
 
+/// The steps of campaigns, and the purges that a crash broke off.
+fn read_steps(spaces: &Spaces) -> Result<Steps, OpenError> {
+    let mut steps = Steps::default();
+    let step_of = |kind: &[u8], key: &[u8]| {
+        keys::parse_step(kind, key).ok_or_else(|| damaged("a campaign's number")(DecodeError::Short))
+    };
+    for guard in spaces.state.prefix(keys::STATE_RUN) {
+        let (key, value) = guard.into_inner()?;
+        let step = step_of(keys::STATE_RUN, &key)?;
+        steps.load_run(step, row_records::decode_run(&value).map_err(damaged("how a campaign is sent"))?);
+    }
+    for guard in spaces.state.prefix(keys::STATE_COUNTS) {
+        let (key, value) = guard.into_inner()?;
+        let step = step_of(keys::STATE_COUNTS, &key)?;
+        steps.load_counts(step, row_records::decode_counts(&value).map_err(damaged("a campaign's counts"))?);
+    }
+    for guard in spaces.state.prefix(keys::STATE_PURGE) {
+        let (key, value) = guard.into_inner()?;
+        let campaign = keys::parse_purge(&key).ok_or_else(|| damaged("a campaign's number")(DecodeError::Short))?;
+        let purge = row_records::decode_purge(&value).map_err(damaged("how far a purge is"))?;
+        steps.set_purge(campaign, Some(purge));
+    }
+    Ok(steps)
+}
+
 /// The rows of the queues with their watermarks.
-fn read_rows(spaces: &Spaces) -> Result<Vec<(QueueRow, EntryKey)>, OpenError> {
+fn read_rows(spaces: &Spaces) -> Result<Vec<(QueueRow, EntryKey, Places)>, OpenError> {
     let mut rows = Vec::new();
     for guard in spaces.queues.iter() {
         let (key, value) = guard.into_inner()?;

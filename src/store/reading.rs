@@ -15,12 +15,14 @@ use tokio::sync::mpsc;
 
 use super::spaces::{Day, Spaces};
 use super::{
-    DecodeError, EntryKey, EventGap, EventsPage, QueueRow, ReadError, ReadRequest, Refill, StateRecord, StoredMessage,
-    keys, records,
+    DecodeError, EntryKey, EventGap, EventsPage, QueueEntry, QueueRow, ReadError, ReadRequest, Refill, StateRecord,
+    StoredMessage, keys, records, table,
 };
 use crate::event::Event;
 use crate::metrics::store::StoreMetrics;
-use crate::types::{EventSeq, Mailbox, MessageId, Name, QueueId};
+use crate::types::{EventSeq, Mailbox, MessageId, Name, QueueId, RowId};
+
+mod rows;
 
 /// The most events that a page with a filter looks at; then it ends, perhaps empty, with a cursor to go on from.
 const LOOKED_AT_MAX: usize = 20_000;
@@ -90,42 +92,75 @@ impl<'a> View<'a> {
                 let found = self.at.get(&self.spaces.state, key).map(|v| v.map(Bytes::from));
                 let _ = reply.send(told(found.map_err(Failure::from)));
             }
-            ReadRequest::Rows { .. }
-            | ReadRequest::Row { .. }
-            | ReadRequest::Sent { .. }
-            | ReadRequest::Run { .. }
-            | ReadRequest::TableGet { .. }
-            | ReadRequest::TableScan { .. } => {}
+            ReadRequest::Rows { campaign, after, limit, reply } => {
+                let _ = reply.send(told(self.rows(campaign, after, limit)));
+            }
+            ReadRequest::Row { id, reply } => {
+                let _ = reply.send(told(self.row(id)));
+            }
+            ReadRequest::Sent { campaign, step, hashes, reply } => {
+                let _ = reply.send(told(self.sent((campaign, step), &hashes)));
+            }
+            ReadRequest::Run { campaign, step, reply } => {
+                let _ = reply.send(told(self.run((campaign, step))));
+            }
+            ReadRequest::TableGet { table, keys, reply } => {
+                let _ = reply.send(told(self.table_get(table, &keys)));
+            }
+            ReadRequest::TableScan { table, prefix, after, limit, reply } => {
+                let _ = reply.send(told(self.table_scan(table, prefix, after, limit)));
+            }
             ReadRequest::Queues { reply } => {
                 let _ = reply.send(told(self.queues()));
             }
         }
     }
 
+    /// The entries of a queue and the fresh rows of its campaign, merged.
     fn refill(&self, queue: QueueId, after: Option<EntryKey>, limit: usize) -> Read<Refill> {
+        let row = self.at.get(&self.spaces.queues, keys::queue(queue))?;
+        // No row, no entries.
+        let Some(row) = row else { return Ok(Refill { entries: Vec::new(), exhausted: true }) };
+        let (row, watermark, places) = records::decode_row(queue, &row)?;
         let from = match after {
             Some(key) => Bound::Excluded(keys::entry(queue, key)),
             // Never from the start of the queue: a million tombstones may stand there.
-            None => match self.at.get(&self.spaces.queues, keys::queue(queue))? {
-                Some(row) => Bound::Included(keys::entry(queue, records::decode_row(queue, &row)?.1)),
-                // No row, no entries.
-                None => return Ok(Refill { entries: Vec::new(), exhausted: true }),
-            },
+            None => Bound::Included(keys::entry(queue, watermark)),
         };
         let mut refill = Refill { entries: Vec::with_capacity(limit.min(1_024)), exhausted: false };
-        let mut scan = self.at.range(&self.spaces.queue, (from, Bound::Included(keys::last_entry(queue))));
+        let mut waiting = self.at.range(&self.spaces.queue, (from, Bound::Included(keys::last_entry(queue))));
+        let mut fresh = self.fresh(&row, places, after)?;
+        let (mut next_waiting, mut next_fresh) = (self.next_entry(&mut waiting)?, fresh.next_entry()?);
         while refill.entries.len() < limit {
-            let Some(guard) = scan.next() else {
-                refill.exhausted = true;
-                break;
+            let fresh_first = match (&next_waiting, &next_fresh) {
+                (None, None) => {
+                    refill.exhausted = true;
+                    break;
+                }
+                (waiting, Some(fresh)) => waiting.as_ref().is_none_or(|waiting| fresh.key < waiting.key),
+                (Some(_), None) => false,
             };
+            if fresh_first {
+                refill.entries.extend(std::mem::replace(&mut next_fresh, fresh.next_entry()?));
+            } else {
+                refill.entries.extend(std::mem::replace(&mut next_waiting, self.next_entry(&mut waiting)?));
+            }
+        }
+        Ok(refill)
+    }
+
+    /// The next entry of a scan that is readable.
+    fn next_entry(&self, scan: &mut fjall::Iter) -> Read<Option<QueueEntry>> {
+        for guard in scan {
             let (octets, value) = guard.into_inner()?;
             let entry = keys::parse_entry(&octets)
                 .ok_or(DecodeError::Short)
                 .and_then(|(_, key)| records::decode_entry(key, &value));
-            refill.entries.extend(self.readable("queue entry", entry));
+            if let Some(entry) = self.readable("queue entry", entry) {
+                return Ok(Some(entry));
+            }
         }
-        Ok(refill)
+        Ok(None)
     }
 
     fn message(&self, id: MessageId) -> Read<Option<Arc<StoredMessage>>> {
@@ -135,10 +170,15 @@ impl<'a> View<'a> {
 
     fn queues(&self) -> Read<Vec<QueueRow>> {
         let mut rows = Vec::new();
+        let runs = self.runs()?;
         for guard in self.at.iter(&self.spaces.queues) {
             let (key, value) = guard.into_inner()?;
             let row = keys::parse_queue(&key).ok_or(DecodeError::Short).and_then(|id| records::decode_row(id, &value));
-            rows.extend(self.readable("queue", row).map(|(row, _)| row));
+            let row = self.readable("queue", row);
+            rows.extend(row.map(|(row, _, places)| {
+                let run = row.rows.and_then(|rows| runs.get(&(rows.campaign, rows.step)).copied());
+                table::told(&row, &places, run)
+            }));
         }
         Ok(rows)
     }
@@ -185,7 +225,7 @@ impl<'a> View<'a> {
     /// What is missing between a cursor and the oldest event there is. A cursor of 0 asks for what there is, not for all there ever was.
     fn gap(&self, after: EventSeq) -> Option<EventGap> {
         let oldest = self.days.first()?.first;
-        let missing = after.0 > 0 && oldest.0 != u64::MAX && oldest.0 > after.0 + 1;
+        let missing = after.0 > 0 && oldest.0 > after.0 + 1;
         missing.then(|| EventGap { from: EventSeq(after.0 + 1), to: EventSeq(oldest.0 - 1) })
     }
 
@@ -249,11 +289,15 @@ impl<'a> View<'a> {
     }
 
     fn trace_message(&self, id: MessageId, limit: usize) -> Read<Vec<Event>> {
-        // The id says when it was accepted; the log's days follow a clock that never goes back, so one day of margin.
+        if let Some(row) = RowId::of(id) {
+            return self.trace_row(row, limit);
+        }
+        // The id says when it was accepted; the log's clock may have been a day behind. From there on all days, whatever their
+        // numbers: the clock may have jumped since.
         let earliest = id.timestamp().day().saturating_sub(1);
         let mut found = BTreeSet::new();
         let mut trace = None;
-        for day in self.days.iter().filter(|day| day.number >= earliest) {
+        for day in self.days.iter().skip_while(|day| day.label.number < earliest) {
             if trace.is_none()
                 && let Some(guard) = self.at.prefix(&day.trace, keys::trace_message_prefix(id)).next()
             {

@@ -1,21 +1,26 @@
 //! The records of the keyspaces: how the models become octets and come back.
 //!
-//! Each kind has its own version, now 1. A change of a record is a new version that the decoder reads beside the old one.
+//! Each kind has its own version. A change of a record is a new version that the decoder reads beside the old one. What has nothing
+//! of a campaign in it is still written as version 1.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::codec::{DecodeError, Decoder, Encoder};
-use super::{EntryKey, Envelope, EnvelopeRecipient, QueueEntry, QueueRow, StoredMessage, Via};
+use super::table::Places;
+use super::{EntryKey, Envelope, EnvelopeRecipient, QueueEntry, QueueRow, QueueRows, StoredMessage, Via};
 use crate::event::Event;
 use crate::types::{
-    Class, DeliveryId, Domain, EventSeq, Mailbox, MessageId, Name, Notify, QueueId, QueueKey, Ret, ReversePath,
-    Timestamp,
+    CampaignNo, Class, DeliveryId, Domain, EventSeq, Mailbox, MessageId, Name, Notify, QueueId, QueueKey, Ret,
+    ReversePath, Timestamp,
 };
 
 /// The newest version of each record that this program writes.
 pub(super) const RECORD_VERSION: u8 = 1;
+
+/// The version of a queue entry, and of a queue's row, that has something of a campaign's rows behind the fields of version 1.
+const ROWS_VERSION: u8 = 2;
 
 /// The octets before the envelope in a content value: version and the envelope's length.
 const CONTENT_HEAD: usize = 5;
@@ -118,7 +123,8 @@ fn decode_envelope(id: MessageId, d: &mut Decoder<'_>) -> Result<Envelope, Decod
 
 /// The value of a queue entry; its place is in the key.
 pub(super) fn encode_entry(entry: &QueueEntry) -> Vec<u8> {
-    let mut out = Encoder::new(RECORD_VERSION, 64 + entry.last_reply.as_ref().map_or(0, |r| r.len()));
+    let version = if entry.sent.is_some() { ROWS_VERSION } else { RECORD_VERSION };
+    let mut out = Encoder::new(version, 64 + entry.last_reply.as_ref().map_or(0, |r| r.len()));
     out.number(entry.accepted.as_millis()).number(entry.expires.as_millis()).number(u64::from(entry.attempts));
     for at in [entry.first_try, entry.last_try] {
         out.option(at, |e, at| {
@@ -127,11 +133,14 @@ pub(super) fn encode_entry(entry: &QueueEntry) -> Vec<u8> {
     }
     out.optional_text(entry.last_reply.as_deref());
     out.number(u64::from(entry.size)).number(u64::from(entry.recipients)).flag(entry.delay_noticed);
+    if let Some(hash) = entry.sent {
+        out.raw(&hash);
+    }
     out.finish()
 }
 
 pub(super) fn decode_entry(key: EntryKey, value: &[u8]) -> Result<QueueEntry, DecodeError> {
-    let mut d = Decoder::new(value, RECORD_VERSION)?;
+    let mut d = Decoder::new(value, ROWS_VERSION)?;
     let entry = QueueEntry {
         key,
         accepted: time(&mut d)?,
@@ -143,25 +152,33 @@ pub(super) fn decode_entry(key: EntryKey, value: &[u8]) -> Result<QueueEntry, De
         size: d.u32("size")?,
         recipients: d.u32("recipients")?,
         delay_noticed: d.flag("delay noticed")?,
-        sent: None,
+        sent: if value[0] == ROWS_VERSION { Some(d.array()?) } else { None },
     };
     d.end()?;
     Ok(entry)
 }
 
-/// The row of a queue and its watermark: no entry stands before that.
-pub(super) fn encode_row(row: &QueueRow, watermark: EntryKey) -> Vec<u8> {
-    let mut out = Encoder::new(RECORD_VERSION, 160);
+/// The row of a queue, its watermark (no entry stands before that) and where it is in its campaign's rows.
+pub(super) fn encode_row(row: &QueueRow, watermark: EntryKey, places: &Places) -> Vec<u8> {
+    let mut out = Encoder::new(if row.rows.is_some() { ROWS_VERSION } else { RECORD_VERSION }, 192);
     let key = &row.key;
     out.byte(class_byte(key.class)).text(key.tenant.as_str());
     out.optional_text(key.campaign.as_ref().map(Name::as_str)).text(key.pool.as_str()).text(key.domain.as_str());
     out.number(row.next_due.as_millis()).number(row.count).number(row.bytes).number(row.oldest.as_millis());
     out.number(watermark.due.as_millis()).raw(&watermark.delivery.to_bytes());
+    if let Some(rows) = row.rows {
+        out.number(u64::from(rows.campaign.0)).byte(rows.step).number(rows.fresh).number(places.bytes);
+        out.byte(places.mark.0).number(u64::from(places.mark.1));
+        out.option(places.high, |e, (slot, seq)| {
+            e.byte(slot).number(u64::from(seq));
+        });
+    }
     out.finish()
 }
 
-pub(super) fn decode_row(id: QueueId, value: &[u8]) -> Result<(QueueRow, EntryKey), DecodeError> {
-    let mut d = Decoder::new(value, RECORD_VERSION)?;
+/// Whether the campaign runs is not in it: that is known once for all its queues.
+pub(super) fn decode_row(id: QueueId, value: &[u8]) -> Result<(QueueRow, EntryKey, Places), DecodeError> {
+    let mut d = Decoder::new(value, ROWS_VERSION)?;
     let key = QueueKey {
         class: class(d.byte()?)?,
         tenant: name(d.text("tenant")?, "tenant")?,
@@ -169,7 +186,7 @@ pub(super) fn decode_row(id: QueueId, value: &[u8]) -> Result<(QueueRow, EntryKe
         pool: name(d.text("pool")?, "pool")?,
         domain: domain(d.text("domain")?)?,
     };
-    let row = QueueRow {
+    let mut row = QueueRow {
         id,
         key: Arc::new(key),
         next_due: time(&mut d)?,
@@ -179,8 +196,16 @@ pub(super) fn decode_row(id: QueueId, value: &[u8]) -> Result<(QueueRow, EntryKe
         rows: None,
     };
     let watermark = EntryKey { due: time(&mut d)?, delivery: DeliveryId::from_bytes(d.array()?) };
+    let mut places = Places::default();
+    if value[0] == ROWS_VERSION {
+        let (campaign, step) = (CampaignNo(d.u32("campaign")?), d.byte()?);
+        row.rows = Some(QueueRows { campaign, step, fresh: d.number()?, running: false });
+        places.bytes = d.number()?;
+        places.mark = (d.byte()?, d.u32("mark")?);
+        places.high = d.option("high", |d| Ok((d.byte()?, d.u32("high")?)))?;
+    }
     d.end()?;
-    Ok((row, watermark))
+    Ok((row, watermark, places))
 }
 
 /// An event: the version and its JSON, in the form that the API gives out.

@@ -106,6 +106,10 @@ impl Shared {
         });
     }
 
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        Some(self.free.load(Ordering::Relaxed)).filter(|free| *free < u64::MAX)
+    }
+
     pub(super) fn commit_begins(&self) {
         self.commit_began.store(self.millis() + 1, Ordering::Relaxed);
     }

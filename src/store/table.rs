@@ -2,7 +2,8 @@
 //!
 //! 1. A key's first entry makes a row, with an id that is never used again;
 //! 2. each entry that comes or goes changes count, octets, bounds; the row is written once a batch;
-//! 3. with the last entry the row goes from disk, and stays in memory for a while, so that a queue that is emptied and
+//! 3. rows of a campaign are counted as entries too, but stand in `rows` ([`Places`]): see `table/rows.rs`;
+//! 4. with the last entry the row goes from disk, and stays in memory for a while, so that a queue that is emptied and
 //!    filled again every second keeps its id.
 
 use std::collections::VecDeque;
@@ -12,6 +13,9 @@ use ahash::AHashMap;
 
 use super::{EntryKey, QueueEntry, QueueRow, keys};
 use crate::types::{QueueId, QueueKey, Timestamp};
+pub(super) use rows::{Places, slot_due, told};
+
+mod rows;
 
 /// Empty queues that are kept in memory; beyond it the one that has been empty longest is forgotten.
 const IDLE_QUEUES_MAX: usize = 10_000;
@@ -25,6 +29,8 @@ pub(super) struct Queue {
     pub(super) row: QueueRow,
     /// No entry stands before this.
     pub(super) watermark: EntryKey,
+    /// Where it is in its campaign's rows, if `row.rows` says that it has some.
+    pub(super) places: Places,
     /// Removals since the watermark was moved.
     pub(super) removed: u32,
     touched: bool,
@@ -52,15 +58,15 @@ pub(super) struct Totals {
 
 impl QueueTable {
     /// The table with these rows; new queues get ids from `next`.
-    pub(super) fn new(rows: Vec<(QueueRow, EntryKey)>, next: u32) -> Self {
+    pub(super) fn new(rows: Vec<(QueueRow, EntryKey, Places)>, next: u32) -> Self {
         let mut table = Self { next: next.max(1), ..Self::default() };
-        for (row, watermark) in rows {
+        for (row, watermark, places) in rows {
             table.next = table.next.max(row.id.0.saturating_add(1));
             table.total.queues += 1;
             table.total.entries += row.count;
             table.total.bytes += row.bytes;
             table.by_key.insert(row.key.clone(), row.id);
-            table.by_id.insert(row.id, Queue { row, watermark, removed: 0, touched: false, idle: false });
+            table.by_id.insert(row.id, Queue { row, watermark, places, removed: 0, touched: false, idle: false });
         }
         table
     }
@@ -102,7 +108,8 @@ impl QueueTable {
             rows: None,
         };
         self.by_key.insert(key, id);
-        self.by_id.insert(id, Queue { row, watermark: keys::FIRST_ENTRY, removed: 0, touched: false, idle: false });
+        let (watermark, places) = (keys::FIRST_ENTRY, Places::default());
+        self.by_id.insert(id, Queue { row, watermark, places, removed: 0, touched: false, idle: false });
         id
     }
 
@@ -115,7 +122,7 @@ impl QueueTable {
             queue.row.oldest = entry.accepted;
         }
         queue.row.count += 1;
-        queue.row.bytes += u64::from(entry.size);
+        queue.row.bytes = queue.row.bytes.saturating_add(u64::from(entry.size));
         queue.row.next_due = queue.row.next_due.min(entry.key.due);
         queue.row.oldest = queue.row.oldest.min(entry.accepted);
         queue.watermark = queue.watermark.min(entry.key);

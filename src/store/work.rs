@@ -3,7 +3,8 @@
 //! 1. outcomes first ([`Work::settle`]), then submissions ([`Work::submit`]), each against what is on disk and what this
 //!    batch has changed already;
 //! 2. events get the next numbers, and their places in the trace;
-//! 3. [`Work::finish`] adds the rows of the queues that changed and what the ledger knows, once each.
+//! 3. what concerns the rows of campaigns is in `work/rows.rs`;
+//! 4. [`Work::finish`] adds the rows of the queues that changed and what the ledger knows, once each.
 //!
 //! All writes of a batch have one sequence number in the database, so a key may stand in it only once: what can
 //! change twice is kept aside until the end.
@@ -16,10 +17,16 @@ use fjall::{OwnedWriteBatch, Slice};
 use super::records::{Last, MessageTrace};
 use super::spaces::{Day, Spaces};
 use super::status::Shared;
+use super::steps::Steps;
 use super::table::QueueTable;
-use super::{Change, EntryKey, NewMessage, News, Next, QueueEntry, Settle, Settled, StoredMessage, keys, records};
+use super::{
+    Change, EntryKey, NewMessage, News, Next, QueueEntry, Sent, Settle, Settled, StoredMessage, Table, keys, records,
+    row_records,
+};
 use crate::event::{Event, EventKind};
-use crate::types::{DeliveryId, EventSeq, MessageId, QueueId, Timestamp};
+use crate::types::{DeliveryId, EventSeq, MessageId, QueueId, QueueKey, RowId, Timestamp};
+
+mod rows;
 
 /// How long the answer to a request with an `Idempotency-Key` is kept.
 const IDEMPOTENCY_MS: u64 = 72 * 3_600_000;
@@ -36,6 +43,7 @@ pub(super) struct Work<'a> {
     spaces: &'a Spaces,
     shared: &'a Shared,
     table: &'a mut QueueTable,
+    steps: &'a mut Steps,
     day: Arc<Day>,
     now: Timestamp,
     batch: OwnedWriteBatch,
@@ -45,6 +53,12 @@ pub(super) struct Work<'a> {
     left: AHashMap<MessageId, u32>,
     /// Records of state that this batch writes or removes.
     state: AHashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Addresses whose status this batch changes.
+    sent: AHashMap<[u8; keys::SENT_LEN], Sent>,
+    /// Records of tables that this batch writes or removes.
+    tables: AHashMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// Queues that got rows while their campaign runs.
+    dirty: AHashMap<QueueId, Arc<QueueKey>>,
     news: Vec<News>,
     seq: EventSeq,
     bytes: usize,
@@ -65,6 +79,7 @@ impl<'a> Work<'a> {
         spaces: &'a Spaces,
         shared: &'a Shared,
         table: &'a mut QueueTable,
+        steps: &'a mut Steps,
         day: Arc<Day>,
         now: Timestamp,
         seq: EventSeq,
@@ -74,11 +89,15 @@ impl<'a> Work<'a> {
             spaces,
             shared,
             table,
+            steps,
             day,
             now,
             entries: AHashMap::new(),
             left: AHashMap::new(),
             state: AHashMap::new(),
+            sent: AHashMap::new(),
+            tables: AHashMap::new(),
+            dirty: AHashMap::new(),
             news: Vec::new(),
             seq,
             bytes: 0,
@@ -102,13 +121,12 @@ impl<'a> Work<'a> {
 
     /// Answers whether the entry was there. One that is not is settled already, or purged: its events are written.
     fn settle_one(&mut self, settled: Settled) -> Result<bool, WorkError> {
+        self.news.push(News::Settled { queue: settled.queue, key: settled.key });
+        if let Some(row) = RowId::of(settled.key.delivery.message) {
+            return self.settle_row(row, settled);
+        }
         let Settled { queue, key, next, events, .. } = settled;
-        self.news.push(News::Settled { queue, key });
-        let Some(entry) = self.take_entry(queue, key)? else {
-            self.shared.metrics.settled_missing.inc();
-            tracing::warn!(queue = queue.0, delivery = %key.delivery, due = %key.due, "settled an entry that is not there");
-            return Ok(false);
-        };
+        let Some(entry) = self.take_entry(queue, key)? else { return Ok(self.missing(queue, key)) };
         match next {
             Next::Done => self.done(key.delivery.message, entry.recipients)?,
             Next::Retry(entry) => self.add_entry(queue, entry, None),
@@ -121,6 +139,13 @@ impl<'a> Work<'a> {
             self.event(event);
         }
         Ok(true)
+    }
+
+    /// What is settled is not there.
+    fn missing(&self, queue: QueueId, key: EntryKey) -> bool {
+        self.shared.metrics.settled_missing.inc();
+        tracing::warn!(queue = queue.0, delivery = %key.delivery, due = %key.due, "settled an entry that is not there");
+        false
     }
 
     /// Removes an entry, as far as it is there.
@@ -190,11 +215,16 @@ impl<'a> Work<'a> {
                 Change::RemoveState { key } => {
                     self.state.insert(key, None);
                 }
-                Change::Rows(_)
-                | Change::Run(_)
-                | Change::PurgeCampaign(_)
-                | Change::Put { .. }
-                | Change::Remove { .. } => {}
+                Change::Rows(new) => self.rows(*new),
+                Change::Run(change) => self.run(*change),
+                Change::PurgeCampaign(campaign) => self.purge(campaign),
+                Change::Put { table, key, value } => {
+                    self.bytes += key.len() + value.len();
+                    self.tables.insert((table, key), Some(value));
+                }
+                Change::Remove { table, key } => {
+                    self.tables.insert((table, key), None);
+                }
             }
         }
     }
@@ -247,6 +277,7 @@ impl<'a> Work<'a> {
     }
 
     fn event(&mut self, event: Event) {
+        self.steps.event(event.message_id, event.event);
         let hash = event.recipient.as_ref().map(keys::address_hash);
         let tenant = event.tenant.clone();
         let seq = self.write_event(event);
@@ -278,7 +309,7 @@ impl<'a> Work<'a> {
 
     /// The batch with all that is written once at its end; `None` when nothing changed. The news are told in either case.
     pub(super) fn finish(mut self, before: Last) -> (Option<Ready>, Vec<News>) {
-        let Self { spaces, table, .. } = self;
+        let Self { spaces, table, steps, .. } = self;
         for (key, value) in std::mem::take(&mut self.entries) {
             match value {
                 Some(value) => self.batch.insert(&spaces.queue, key, value),
@@ -288,6 +319,18 @@ impl<'a> Work<'a> {
         for (id, left) in std::mem::take(&mut self.left) {
             let value = (left > 0).then(|| records::encode_count(left));
             self.state.insert(keys::left(id), value);
+        }
+        steps.flush(|step, counts| {
+            self.state.insert(keys::step(keys::STATE_COUNTS, step), Some(row_records::encode_counts(counts)));
+        });
+        for (key, sent) in std::mem::take(&mut self.sent) {
+            self.batch.insert(&spaces.sent, key, row_records::encode_sent(sent));
+        }
+        for ((table, key), value) in std::mem::take(&mut self.tables) {
+            match value {
+                Some(value) => self.batch.insert(spaces.table(table), key, value),
+                None => self.batch.remove(spaces.table(table), key),
+            }
         }
         for (key, value) in std::mem::take(&mut self.state) {
             match value {
@@ -301,9 +344,14 @@ impl<'a> Work<'a> {
             if queue.row.count == 0 {
                 batch.remove(&spaces.queues, key);
             } else {
-                batch.insert(&spaces.queues, key, records::encode_row(&queue.row, queue.watermark));
+                batch.insert(&spaces.queues, key, records::encode_row(&queue.row, queue.watermark, &queue.places));
             }
         });
+        if !self.dirty.is_empty() {
+            self.news.push(News::Dirty {
+                queues: self.dirty.drain().map(|(id, key)| super::outbox::row(table, id, key)).collect(),
+            });
+        }
         if self.batch.is_empty() {
             return (None, self.news);
         }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import smtplib
 import socket
 import subprocess
@@ -50,6 +51,20 @@ class CliTest(Case):
                              capture_output=True, timeout=20)
         self.assertTrue(raw.stdout.endswith(letter("cli", to="u@closed.example")), raw.stderr)
         self.assertTrue(self.json("queue", "summary"))
+
+    def test_completions(self):
+        """Each script is what its shell reads; the shells that are there read it."""
+        for shell, read in (("bash", ["-n"]), ("zsh", ["-n"]), ("fish", ["--no-execute"])):
+            script = self.path(f"completions.{shell}")
+            told = command(BINARY, "completions", shell).stdout
+            self.assertIn("suspend", told)
+            with open(script, "w") as file:
+                file.write(told)
+            if shutil.which(shell):
+                self.assertEqual(command(shell, *read, script).stderr, "")
+        asked = f'source {self.path("completions.bash")}; COMP_WORDS=(posthaste queue sus); COMP_CWORD=2; ' \
+            '_posthaste posthaste sus queue; echo "${COMPREPLY[@]}"'
+        self.assertEqual(command("bash", "--norc", "-c", asked).stdout.split(), ["suspend"])
 
     def test_retry_now(self):
         self.closed.add("closed.example")

@@ -1,6 +1,7 @@
 """kill -9, SIGTERM, and what is on disk before the 250."""
 
 import collections
+import contextlib
 import os
 import random
 import re
@@ -238,6 +239,47 @@ class SyncTest(Case):
             with smtplib.SMTP("127.0.0.1", posthaste.relay, timeout=20) as client:
                 client.sendmail(SENDER, ["u@dest.example"], letter("unsynced"))
         self.assertNotEqual(posthaste.process.wait(45), 0)
+
+
+class HangTest(Case):
+    limit = 150
+
+    def test_a_commit_that_hangs_ends_the_daemon(self):
+        """A disk that does not answer: strace holds every sync for two minutes. After 30 s the daemon must end, with an error, so that its
+        supervisor or another node can do better; and there is no 250."""
+        strace = tool("strace")
+        probe = subprocess.run([strace, "-o", "/dev/null", "-e", "inject=fdatasync:delay_enter=1000", "true"],
+                               capture_output=True, timeout=20)
+        if probe.returncode != 0:
+            self.skipTest(f"strace can't inject delays here: {probe.stderr.decode()[:200]}")
+        mx = self.sink()
+        posthaste = self.daemon(mx.port).start()
+        attached = subprocess.Popen([strace, "-f", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e",
+                                     "inject=fdatasync,fsync:delay_enter=120000000", "-p", str(posthaste.process.pid)],
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.addCleanup(attached.wait, 10)
+        self.addCleanup(attached.kill)
+        time.sleep(1.5)
+        if attached.poll() is not None:
+            self.skipTest(f"strace can't attach here: {attached.stderr.read().decode()[:200]}")
+        began = time.monotonic()
+        with self.assertRaises((smtplib.SMTPException, OSError)):
+            with smtplib.SMTP("127.0.0.1", posthaste.relay, timeout=60) as client:
+                client.sendmail(SENDER, ["u@dest.example"], letter("hanging"))
+
+        def ended():
+            # strace keeps the thread that it delays; all others are gone when the process has ended.
+            states = []
+            for task in os.listdir(f"/proc/{posthaste.process.pid}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{posthaste.process.pid}/task/{task}/stat") as stat:
+                    states.append(stat.read().rsplit(")", 1)[1].split()[0])
+            return sum(state not in "ZX" for state in states) <= 1
+
+        wait_for("the end of the daemon", ended, 75 - (time.monotonic() - began), 0.2)
+        self.assertGreater(time.monotonic() - began, 25, "a slow disk is no dead disk")
+        attached.kill()
+        self.assertNotEqual(posthaste.process.wait(20), 0)
+        self.assertIn("a commit has been hanging for 30 seconds", posthaste.tail(20_000))
 
 
 class RestartTest(Case):

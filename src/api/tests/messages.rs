@@ -134,8 +134,13 @@ async fn bodies_are_bounded_and_never_unpacked() {
 #[tokio::test]
 async fn a_refusal_keeps_its_status_and_says_what_smtp_would() {
     let w = World::new();
-    w.fake.memory.lock().refuse =
-        Some(Refusal { code: 452, enhanced: "4.3.1", text: "the quota is used up".into(), http_status: 429 });
+    w.fake.memory.lock().refuse = Some(Refusal {
+        code: 452,
+        enhanced: "4.3.1",
+        text: "the quota is used up".into(),
+        http_status: 429,
+        field: None,
+    });
     let got = w.post("/v1/messages", ACME_SEND, message()).await;
     assert_eq!((got.status.as_u16(), got.header("retry-after")), (429, "5"));
     assert_eq!(got.json["smtp"]["enhanced"], "4.3.1");
@@ -186,7 +191,8 @@ async fn the_same_key_at_the_same_time_is_a_conflict() {
     got.sort_unstable();
     assert_eq!(got, [202, 409]);
     // A refused request leaves its key free, with nothing recorded.
-    w.fake.memory.lock().refuse = Some(Refusal { code: 550, enhanced: "5.7.1", text: "no".into(), http_status: 422 });
+    w.fake.memory.lock().refuse =
+        Some(Refusal { code: 550, enhanced: "5.7.1", text: "no".into(), http_status: 422, field: None });
     let headers = [("content-type", "application/json"), ("idempotency-key", "k2")];
     for _ in 0..2 {
         let body = Body::from(message().to_string());

@@ -100,6 +100,7 @@ fn tenant(text: &str, keys: Vec<ApiKey>) -> Tenant {
         domains: vec![format!("{text}.example")],
         bounce_domain: None,
         pool: None,
+        pools: None,
         class: Class::Transactional,
         smtp_users: Vec::new(),
         api_keys: keys,

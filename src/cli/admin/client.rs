@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -25,6 +25,25 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// The largest answer that is kept in memory.
 const ANSWER_MAX: usize = 512 << 20;
+
+/// Octets of a file that are read at a time, and pieces that are read ahead of what is sent.
+const PIECE: usize = 64 << 10;
+const PIECES_AHEAD: usize = 4;
+
+/// A body whose pieces come by a channel.
+struct Pieces(tokio::sync::mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
+
+impl hyper::body::Body for Pieces {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.0.poll_recv(context)
+    }
+}
 
 /// The way to a daemon.
 #[derive(Clone, Debug)]
@@ -108,16 +127,9 @@ impl Client {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // The connection is driven until both sides are done with it; its error shows in the request's.
         tokio::spawn(connection);
-        let authority = match &self.target {
-            Target::Unix(_) => "localhost",
-            Target::Tcp { authority, .. } => authority,
-        };
-        let mut request = Request::builder().method(method).uri(path).header("host", authority);
+        let mut request = self.request(method, path);
         if body.is_some() {
             request = request.header("content-type", "application/json");
-        }
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         let response = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
@@ -128,6 +140,77 @@ impl Client {
             return Ok(response);
         }
         Err(failure(response).await)
+    }
+
+    /// The fields of an answer to `HEAD`.
+    pub async fn head(&self, path: &str) -> anyhow::Result<hyper::HeaderMap> {
+        Ok(self.open(Method::HEAD, path, None).await?.headers().clone())
+    }
+
+    /// Puts a file from an offset on, as a stream; `progress` hears how far it is. Answers status and body.
+    pub async fn put_file(
+        &self,
+        path: &str,
+        file: &Path,
+        offset: u64,
+        content_type: &str,
+        headers: &[(&str, String)],
+        progress: impl Fn(u64) + Send + Sync + 'static,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        use tokio::io::{AsyncReadExt, AsyncSeekExt};
+        let mut source = tokio::fs::File::open(file).await.with_context(|| file.display().to_string())?;
+        source.seek(std::io::SeekFrom::Start(offset)).await?;
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(PIECES_AHEAD);
+        let reading = tokio::spawn(async move {
+            let mut sent = offset;
+            loop {
+                let mut piece = bytes::BytesMut::with_capacity(PIECE);
+                let frame = match source.read_buf(&mut piece).await {
+                    Ok(0) => return,
+                    Ok(n) => {
+                        sent += n as u64;
+                        Ok(Frame::data(piece.freeze()))
+                    }
+                    Err(e) => Err(e),
+                };
+                // The daemon has answered already: the rest is not wanted.
+                if sender.send(frame).await.is_err() {
+                    return;
+                }
+                progress(sent);
+            }
+        });
+        let stream = self.connect().await?;
+        let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let mut request = self.request(Method::PUT, path).header("content-type", content_type);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(Pieces(receiver))?;
+        let response = tokio::time::timeout(ANSWER_TIMEOUT, requests.send_request(request))
+            .await
+            .context("the daemon did not answer in an hour")?
+            .map_err(|e| anyhow!("the upload broke off: {e}; the same command goes on where it broke off"))?;
+        reading.abort();
+        if !response.status().is_success() {
+            return Err(failure(response).await);
+        }
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        Ok((status, body.map(|b| b.to_bytes()).map_err(|e| anyhow!("the daemon's answer broke off: {e}"))?))
+    }
+
+    fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
+        let authority = match &self.target {
+            Target::Unix(_) => "localhost",
+            Target::Tcp { authority, .. } => authority,
+        };
+        let request = Request::builder().method(method).uri(path).header("host", authority);
+        match &self.key {
+            Some(key) => request.header("authorization", format!("Bearer {key}")),
+            None => request,
+        }
     }
 
     async fn connect(&self) -> anyhow::Result<Box<dyn Stream>> {

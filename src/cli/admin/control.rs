@@ -68,8 +68,10 @@ pub async fn reload(client: &Client, out: &mut Out) -> anyhow::Result<()> {
     if out.json {
         return out.value(&done);
     }
-    out.line("the new config is in force")?;
-    done.changes.iter().try_for_each(|change| out.line(format!("  {}", printable_lines(change))))
+    done.changes.iter().enumerate().try_for_each(|(i, change)| {
+        let indent = if i == 0 { "" } else { "  " };
+        out.line(format!("{indent}{}", printable_lines(change)))
+    })
 }
 
 /// Ends intake, and with `--wait` waits for the end.

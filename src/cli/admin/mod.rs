@@ -6,6 +6,7 @@
 //!
 //! Nothing here knows more than the API does. A failure is one line on standard error and a non-zero exit.
 
+mod campaign;
 mod client;
 mod control;
 mod csv;
@@ -56,6 +57,9 @@ pub enum AdminCommand {
     /// Look at queues and steer them
     #[command(after_long_help = queue::EXAMPLES)]
     Queue(queue::QueueArgs),
+    /// Campaigns: submit, upload, check, test, start, steer, watch
+    #[command(after_long_help = campaign::EXAMPLES)]
+    Campaign(campaign::CampaignArgs),
     /// Follow a message
     Message(message::MessageArgs),
     /// Watch live
@@ -86,6 +90,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
     let done = runtime.block_on(async {
         let connection = match &command {
             AdminCommand::Queue(args) => &args.connection,
+            AdminCommand::Campaign(args) => &args.connection,
             AdminCommand::Message(args) => &args.connection,
             AdminCommand::Trace(args) => &args.connection,
             AdminCommand::Events(args) => &args.connection,
@@ -110,6 +115,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
 pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> anyhow::Result<()> {
     match command {
         AdminCommand::Queue(args) => queue::run(&args.command, client, out).await,
+        AdminCommand::Campaign(args) => campaign::run(args, client, out).await,
         AdminCommand::Message(args) => message::run(&args.command, client, out).await,
         AdminCommand::Trace(args) => message::run_trace(&args.command, client, out).await,
         AdminCommand::Events(args) => events::run(&args.command, client, out).await,

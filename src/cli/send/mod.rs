@@ -250,7 +250,15 @@ fn tls_connector() -> Result<tokio_rustls::TlsConnector, String> {
 
 fn refusal(error: mail_send::Error, at: &str) -> Refusal {
     use mail_send::Error;
-    let words = |error: &Error| format!("{at}: {error}");
+    let words = |error: &Error| match error {
+        Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+            format!(
+                "{at}: connection refused: no server listens there; start it, or name another by --server HOST:PORT"
+            )
+        }
+        Error::AuthenticationFailed(_) => format!("{at}: {error}; see --user and --password-file"),
+        _ => format!("{at}: {error}"),
+    };
     let exit = match &error {
         Error::Io(e) if is_certificate(e) => Exit::SendProtocol,
         Error::Io(_) | Error::Timeout => Exit::SendLater,

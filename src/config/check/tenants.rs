@@ -21,6 +21,11 @@ impl Check<'_> {
             {
                 self.known(at!["tenants", i, "pool"], "pool", pool, config.pools.iter().map(|p| &p.name));
             }
+            for (j, pool) in tenant.pools.iter().flatten().enumerate() {
+                if self.is_whole("pools") {
+                    self.known(at!["tenants", i, "pools", j], "pool", pool, config.pools.iter().map(|p| &p.name));
+                }
+            }
             if !explicit {
                 continue;
             }

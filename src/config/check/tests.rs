@@ -202,7 +202,7 @@ fn names_lead_somewhere_and_are_unique() {
         "[[sources]]\nname = 'ip1'\n[[sources]]\nname = 'ip1'\nehlo = 'a b'\n\
          [[pools]]\nname = 'bulk'\nsources = [{ name = 'ip2' }, { name = 'ip1', weight = 0 }]\n\
          [[pools]]\nname = 'bulk'\nsources = [{ name = 'ip1', weight = 0 }]\n\
-         [[tenants]]\nname = 'acme'\npool = 'bulkk'\n[[tenants]]\nname = 'acme'\n",
+         [[tenants]]\nname = 'acme'\npool = 'bulkk'\npools = ['bulk', 'bulck']\n[[tenants]]\nname = 'acme'\n",
         &[
             "4:8: sources[1].name: there is another source \"ip1\"",
             "5:8: sources[1].ehlo: \"a b\": the domain is not a valid host name",
@@ -210,7 +210,8 @@ fn names_lead_somewhere_and_are_unique() {
             "10:8: pools[1].name: there is another pool \"bulk\"",
             "11:1: pools[1].sources: no source of this pool has a weight",
             "14:8: tenants[0].pool: there is no pool \"bulkk\"",
-            "16:8: tenants[1].name: there is another tenant \"acme\"",
+            "15:18: tenants[0].pools[1]: there is no pool \"bulck\"",
+            "17:8: tenants[1].name: there is another tenant \"acme\"",
         ],
     );
     // What could not be read is not said to be missing as well.

@@ -48,6 +48,7 @@ name = "acme"
 domains = ["acme.example"]
 bounce_domain = "bounce.acme.example"
 pool = "marketing"
+pools = ["marketing"]
 class = "transactional"
 smtp_users = [{ name = "app", password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQxMjM0NTY$kWVNIFQBiBHc6QHwPpNOxv0VB0x3c5Rr0n6Ig3CIIBo" }]
 api_keys = [{ name = "crm", sha256 = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100", role = "send" }]

@@ -309,8 +309,9 @@ fn decide<'a>(policy: &'a Policy, submission: &mut Submission, parsed: &Parsed) 
     for mailbox in &parsed.from {
         policy.check_sender(tenant, mailbox.domain(), "From")?;
     }
+    let by_header = parsed.steering.pool.is_some();
     let steering = parsed.steering.clone().or(std::mem::take(&mut submission.steering));
-    let pool = policy.pool(steering.pool.clone(), tenant)?;
+    let pool = policy.pool(steering.pool.as_ref(), by_header, tenant)?;
     let class = steering.class.unwrap_or(tenant.class);
     Ok(Decision { tenant, class, pool, steering, from_domain })
 }

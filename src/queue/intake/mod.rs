@@ -100,12 +100,14 @@ pub struct Refusal {
     pub text: String,
     /// The HTTP status for the same thing.
     pub http_status: u16,
+    /// The member of a request that is at fault, where one is.
+    pub field: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal and its HTTP status.
     pub fn new(code: u16, enhanced: &'static str, http_status: u16, text: impl Into<String>) -> Self {
-        Self { code, enhanced, text: text.into(), http_status }
+        Self { code, enhanced, text: text.into(), http_status, field: None }
     }
 
     /// Whether trying again could help.

@@ -165,13 +165,27 @@ impl Policy {
         self.by_name.get(&tenant.name).map(|at| &self.tenants[*at].usage)
     }
 
-    /// The pool of a message. Every tenant may name every pool: pools are weighed by operators, not owned.
-    pub(super) fn pool(&self, wanted: Option<Name>, tenant: &Tenant) -> Result<Name, Refusal> {
-        let pool = wanted.or_else(|| tenant.pool.clone()).unwrap_or_else(|| self.default_pool.clone());
-        if self.accepted.contains_key(&(pool.clone(), Class::Transactional)) {
-            return Ok(pool);
-        }
-        Err(Refusal::new(550, "5.6.0", 422, format!("X-Posthaste-Pool: there is no pool {pool}")))
+    /// The pool of a message: the one it names, where the tenant may use that, else the tenant's. `by_header` tells whether a field of the
+    /// header named it, or the request around it.
+    pub(super) fn pool(&self, wanted: Option<&Name>, by_header: bool, tenant: &Tenant) -> Result<Name, Refusal> {
+        let own = tenant.pool.as_ref().unwrap_or(&self.default_pool);
+        let Some(wanted) = wanted.filter(|wanted| *wanted != own) else { return Ok(own.clone()) };
+        let (place, field) = if by_header { ("X-Posthaste-Pool", None) } else { ("pool", Some("pool")) };
+        let refusal = match &tenant.pools {
+            // Nothing is told of pools that the tenant may not use, not even whether there are such.
+            Some(pools) if !pools.contains(wanted) => {
+                let allowed: Vec<&str> =
+                    std::iter::once(own).chain(pools.iter().filter(|p| *p != own)).map(Name::as_str).collect();
+                let allowed = allowed.join(", ");
+                let text = format!("{place}: tenant {} may not use pool {wanted}, only {allowed}", tenant.name);
+                Refusal::new(550, "5.7.1", 403, text)
+            }
+            Some(_) | None if self.accepted.contains_key(&(wanted.clone(), Class::Transactional)) => {
+                return Ok(wanted.clone());
+            }
+            Some(_) | None => Refusal::new(550, "5.6.0", 422, format!("{place}: there is no pool {wanted}")),
+        };
+        Err(Refusal { field, ..refusal })
     }
 
     pub(super) fn accepted(&self, pool: &Name, class: Class) -> Option<&Accepted> {

@@ -30,6 +30,7 @@ pub(crate) fn tenant(name: &str, domains: &[&str]) -> Tenant {
         domains: domains.iter().map(|d| (*d).to_owned()).collect(),
         bounce_domain: None,
         pool: None,
+        pools: None,
         class: Class::Transactional,
         smtp_users: Vec::new(),
         api_keys: Vec::new(),

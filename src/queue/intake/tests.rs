@@ -146,6 +146,33 @@ async fn pools_and_classes_follow_the_steering() {
     door.refused(send("X-Posthaste-Pool: third\r\n"), 550, "5.6.0", "there is no pool third").await;
 }
 
+/// A tenant whose mail must not go out from another's addresses.
+#[tokio::test]
+async fn a_tenant_uses_the_pools_that_are_given_to_it() {
+    let mut config = config();
+    let name = |name: &str| Name::parse(name).expect("a name");
+    let pool = |text: &str| Pool { name: name(text), sources: Vec::new() };
+    config.pools = vec![pool("first"), pool("second"), pool("third")];
+    config.tenants[0].pool = Some(name("second"));
+    config.tenants[0].pools = Some(vec![name("first")]);
+    let door = door(config);
+    let send = |head: &str| submission(Some("acme"), "a@acme.example", &["b@b.example"], &format!("{head}{MESSAGE}"));
+    for (head, want) in
+        [("", "second"), ("X-Posthaste-Pool: second\r\n", "second"), ("X-Posthaste-Pool: first\r\n", "first")]
+    {
+        door.accept(send(head)).await.expect("allowed");
+        assert_eq!(door.store.messages()[0].deliveries[0].queue.pool.as_str(), want);
+    }
+    let told = "X-Posthaste-Pool: tenant acme may not use pool third, only second, first";
+    door.refused(send("X-Posthaste-Pool: third\r\n"), 550, "5.7.1", told).await;
+    // By HTTP it is a member of the request that is wrong, not a header that nobody wrote.
+    let mut http = send("");
+    http.steering.pool = Some(name("third"));
+    let refusal = door.intake.accept(http).await.expect_err("refused");
+    assert_eq!((refusal.field, refusal.http_status), (Some("pool"), 403));
+    assert!(refusal.text.starts_with("pool: tenant acme may not use pool third"), "{refusal}");
+}
+
 #[tokio::test]
 async fn loops_and_sizes_are_refused() {
     let mut config = config();

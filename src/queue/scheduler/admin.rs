@@ -114,8 +114,16 @@ impl Scheduler {
             }
             Command::Retry { matcher, reply } => drop(reply.send(Ok(self.retry_now(matcher)))),
             Command::Purge { matcher, reason, by, reply } => {
-                let made = self.new_mark(matcher, MarkKind::Purge { reason }, by);
+                let made = self.new_mark(matcher, MarkKind::Purge { reason, cancelled: false }, by);
                 self.submit_command(made, reply, Pending::Mark);
+            }
+            Command::Cancel { matcher, reason, by, reply } => {
+                let made = self.new_mark(matcher, MarkKind::Purge { reason, cancelled: true }, by);
+                self.submit_command(made, reply, Pending::Mark);
+            }
+            Command::SetCampaign { control, reply } => {
+                let in_flight = self.set_campaign(control, false);
+                drop(reply.send(Ok(in_flight)));
             }
             Command::Reroute { matcher, pool, by, reply } => {
                 let made = if self.pools.contains_key(&pool) {
@@ -200,15 +208,28 @@ impl Scheduler {
         if until.is_some_and(|until| until <= self.now) {
             return Err(CommandError::Invalid("the end of a suspension lies in the past".into()));
         }
-        if self.suspensions.len() >= SUSPENSIONS_MAX {
-            return Err(CommandError::Invalid(format!("there are {SUSPENSIONS_MAX} suspensions already")));
-        }
-        let id = self.number();
-        let suspension = Suspension { id, matcher, reason, by, since: self.now, until };
+        // The same again takes the place of the first, under its number: one resume ends it.
+        let (id, since) = match self.same_suspension(&matcher) {
+            Some(first) => (first.id, first.since),
+            None if self.suspensions.len() >= SUSPENSIONS_MAX => {
+                return Err(CommandError::Invalid(format!("there are {SUSPENSIONS_MAX} suspensions already")));
+            }
+            None => (self.number(), self.now),
+        };
+        let suspension = Suspension { id, matcher, reason, by, since, until };
         let words = format!("{} (by {})", suspension.reason, suspension.by);
         let event = self.node_event(EventKind::Suspended, &suspension.matcher, words);
         let changes = vec![put(suspension_key(id), &suspension)?, Change::Event(Box::new(event))];
         Ok((suspension, changes))
+    }
+
+    /// The suspension of just this, in force or on its way to the disk.
+    fn same_suspension(&self, matcher: &Matcher) -> Option<&Suspension> {
+        let on_their_way = self.submits.values().filter_map(|pending| match pending {
+            Pending::Suspend(suspension, _) => Some(suspension),
+            Pending::Resume(..) | Pending::Mark(..) | Pending::Nobody => None,
+        });
+        self.suspensions.iter().chain(on_their_way).find(|s| s.matcher == *matcher)
     }
 
     fn apply_suspension(&mut self, suspension: Suspension) {
@@ -216,6 +237,7 @@ impl Scheduler {
             self.timers.set(until, TimerKey::Suspension(suspension.id));
         }
         let matched: Vec<QueueId> = self.matching_ids(&suspension.matcher);
+        self.suspensions.retain(|s| s.id != suspension.id);
         self.suspensions.push(suspension);
         self.review_suspensions(matched);
     }

@@ -51,7 +51,7 @@ pub(super) enum How {
     RetryNow,
     /// Its message is not in the store: only damage does that.
     Missing,
-    /// Its message can't be read: it waits for the next retry.
+    /// Its message can't be read: it waits for the next retry, unless an operator takes it out or moves it.
     Unreadable,
 }
 
@@ -63,6 +63,8 @@ pub(super) struct Disposal {
     pub sweep: Option<u64>,
     /// Its message, once it was read for this.
     pub message: Option<Arc<StoredMessage>>,
+    /// Its message can't be read, and is not needed for what the operator wants.
+    pub unreadable: bool,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +96,7 @@ impl Scheduler {
     }
 
     pub(super) fn dispose_taken(&mut self, queue: QueueId, entry: QueueEntry, how: How) {
-        self.add_disposal(Disposal { queue, entry, how, sweep: None, message: None });
+        self.add_disposal(Disposal { queue, entry, how, sweep: None, message: None, unreadable: false });
     }
 
     pub(super) fn add_disposal(&mut self, disposal: Disposal) {
@@ -105,7 +107,17 @@ impl Scheduler {
     /// The message of these entries is not in the store, or can't be read: they end, or wait, without it.
     pub(super) fn on_content_unusable(&mut self, id: MessageId, how: &How) {
         for mut disposal in self.disposals.waiting.remove(&id).unwrap_or_default() {
-            disposal.how = how.clone();
+            if let (How::Mark(mark), How::Unreadable) = (&disposal.how, how) {
+                tracing::error!(
+                    target: "posthaste::queue",
+                    delivery = %disposal.entry.key.delivery,
+                    what = mark.event_kind().as_str(),
+                    "an operator's order is carried out on a message that can't be read: its event has no recipient"
+                );
+                disposal.unreadable = true;
+            } else {
+                disposal.how = how.clone();
+            }
             self.disposals.ready.push_back(disposal);
         }
         // Those that still stand in a window of a site that wanted it.
@@ -152,7 +164,8 @@ impl Scheduler {
     /// Settles one, or has its message read; gives it back when too many are being read.
     fn carry_out(&mut self, mut disposal: Disposal, settle: &mut Settle) -> Option<Disposal> {
         let id = disposal.entry.key.delivery.message;
-        let needs_message = !matches!(disposal.how, How::RetryNow | How::Missing | How::Unreadable);
+        let needs_message =
+            !disposal.unreadable && !matches!(disposal.how, How::RetryNow | How::Missing | How::Unreadable);
         let message = if needs_message { disposal.message.take().or_else(|| self.cache.get(id)) } else { None };
         if needs_message && message.is_none() {
             if self.disposals.waiting.len() >= READS_MAX {
@@ -164,7 +177,7 @@ impl Scheduler {
         }
         self.disposals.count -= 1;
         let key = self.queues.get(&disposal.queue)?.key.clone();
-        let Disposal { queue, entry, how, sweep, message: _ } = disposal;
+        let Disposal { queue, entry, how, sweep, message: _, unreadable: _ } = disposal;
         self.settle_disposal(queue, &key, entry, &how, message, settle);
         if let Some(sweep) = sweep.and_then(|id| self.sweeps.get_mut(&id)) {
             sweep.outstanding = sweep.outstanding.saturating_sub(1);
@@ -190,12 +203,15 @@ impl Scheduler {
             (How::Expire, Some(message)) => {
                 self.settle_ended(queue, key, entry, &message, Ended::Overdue, None, settle);
             }
-            (How::Mark(mark), Some(message)) => {
-                let mut event = self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index);
+            (How::Mark(mark), message) => {
+                let mut event = match &message {
+                    Some(message) => self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index),
+                    None => self.bare_event(mark.event_kind(), key, &entry),
+                };
                 event.reason = Some(mark.words().into());
                 let next = match &mark.kind {
                     MarkKind::Purge { .. } => {
-                        self.metrics.purged.inc();
+                        self.count_taken_out(mark.event_kind());
                         Next::Done
                     }
                     MarkKind::Reroute { pool } => {
@@ -230,7 +246,7 @@ impl Scheduler {
                 event.reason = Some(UNREADABLE.into());
                 self.add_settled(settle, queue, &entry, Next::Retry(again), vec![event]);
             }
-            (How::Missing, _) | (How::Fail(_) | How::Expire | How::Mark(_), None) => {
+            (How::Missing, _) | (How::Fail(_) | How::Expire, None) => {
                 let mut event = self.bare_event(EventKind::Failed, key, &entry);
                 event.severity = Some(Severity::Permanent);
                 event.reason = Some("the message is not in the store".into());
@@ -238,6 +254,10 @@ impl Scheduler {
                 self.add_settled(settle, queue, &entry, Next::Done, vec![event]);
             }
         }
+    }
+
+    pub(super) fn count_taken_out(&self, kind: EventKind) {
+        if kind == EventKind::Cancelled { &self.metrics.cancelled } else { &self.metrics.purged }.inc();
     }
 
     /// An event about a recipient whose message is not at hand.

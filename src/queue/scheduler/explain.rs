@@ -4,7 +4,7 @@ use super::queue::{Cursor, Queue, Status};
 use super::routing::DomainRoute;
 use super::{Scheduler, SiteId};
 use crate::queue::admin::{CommandError, ExplainStep, Explanation, Matcher, QueueInfo, Summary};
-use crate::shaping::{Ask, PathState, Question, Reason, Route, Verdict, Wake, Window, admit, explain};
+use crate::shaping::{Ask, HoldKind, Limit, PathState, Question, Reason, Route, Verdict, Wake, Window, admit, explain};
 use crate::types::Timestamp;
 
 impl Scheduler {
@@ -28,6 +28,7 @@ impl Scheduler {
         };
         Question {
             suspended: queue.suspended.map(|id| (id, until(id))),
+            campaign: self.campaign_state(queue),
             due: if queue.taken > 0 && due == Timestamp::NEVER { self.now } else { due },
             window,
             route,
@@ -83,7 +84,7 @@ impl Scheduler {
         let (held_by, held_until) = match verdict {
             Verdict::Go => (None, None),
             Verdict::Wait { reason, wake } => (
-                Some(self.words(reason)),
+                Some(self.words(queue, reason)),
                 match wake {
                     Wake::At(at) => Some(at),
                     Wake::Release(_) | Wake::Event => None,
@@ -107,8 +108,9 @@ impl Scheduler {
         }
     }
 
-    fn words(&self, reason: Reason) -> String {
+    fn words(&self, queue: &Queue, reason: Reason) -> String {
         match reason {
+            Reason::Held(_) | Reason::Rate(Limit::CampaignRate) => self.campaign_words(queue, reason),
             Reason::Suspended(id) => match self.suspensions.iter().find(|s| s.id == id) {
                 Some(s) => format!("{reason}: {} (by {})", s.reason, s.by),
                 None => reason.to_string(),
@@ -175,7 +177,10 @@ impl Scheduler {
                 let (pass, until, detail) = match step.verdict {
                     Verdict::Go => (true, None, step.detail),
                     Verdict::Wait { reason: Reason::Suspended(id), wake } => {
-                        (false, time_of(wake), self.words(Reason::Suspended(id)))
+                        (false, time_of(wake), self.words(queue, Reason::Suspended(id)))
+                    }
+                    Verdict::Wait { reason: reason @ Reason::Held(_), wake } => {
+                        (false, time_of(wake), self.words(queue, reason))
                     }
                     Verdict::Wait { wake, .. } => (false, time_of(wake), step.detail),
                 };
@@ -223,6 +228,9 @@ fn short(reason: Reason) -> &'static str {
         Reason::Draining => "draining",
         Reason::StoreFailed => "store failed",
         Reason::Suspended(_) => "suspended",
+        Reason::Held(HoldKind::Paused) => "campaign paused",
+        Reason::Held(HoldKind::Window) => "campaign window",
+        Reason::Held(HoldKind::Halted) => "campaign halted",
         Reason::RetryDue => "retry due later",
         Reason::Window => "window",
         Reason::Content => "content",

@@ -5,6 +5,10 @@
 //! 3. within a lane the pools that the connection's source serves take turns by their number of ready queues,
 //! 4. within a pool deficit round robin: a job costs 1 and 1 more for each 16 KiB, a queue gets [`QUANTUM`] a turn,
 //! 5. the head of the queue becomes a job, together with other recipients of the same message at this site.
+//!
+//! What is not in memory is read in the order in which it will be sent: a queue whose head is being read keeps its place, and the
+//! first [`FRONT`] queues of a ring are looked at meanwhile. Only what goes next is read ahead ([`Scheduler::load_ahead`]), so that
+//! a message is read once, however many queues wait.
 
 use std::sync::Arc;
 
@@ -14,14 +18,14 @@ use super::sites::{LANES, SiteId};
 use super::{Action, Scheduler};
 use crate::delivery::{ConnectionId, Job, JobRecipient, Peer, Work};
 use crate::effects;
-use crate::shaping::{Ask, Verdict, admit};
+use crate::shaping::{Ask, Limit, Question, Reason, Verdict, admit};
 use crate::store::{EntryKey, QueueEntry, StoredMessage};
 use crate::types::{DeliveryId, MessageId, QueueId};
 
 /// Transactional jobs for one of the other lane.
 const LANE_RATIO: u32 = 8;
-/// What a queue may spend in its turn.
-const QUANTUM: i32 = 8;
+/// What a queue may spend in its turn, where its campaign has no other priority.
+pub(super) const QUANTUM: i32 = 8;
 /// Octets for which a job costs 1 more.
 const COST_BYTES: u32 = 16 << 10;
 /// The most that a job costs: large mail does not stop its queue for many turns.
@@ -36,6 +40,9 @@ const SIBLINGS_SEEN_MAX: usize = 512;
 const LOADS_MAX: usize = 256;
 /// Queues of a ring whose heads are read ahead when a connection is opened.
 const HEADS_AHEAD: usize = 8;
+/// Queues of a ring that are looked at past others whose heads are being read, and whose heads are read ahead. With more, what is
+/// read for the last would push out what was read for the first.
+const FRONT: usize = 32;
 
 /// A job that a connection has.
 #[derive(Debug)]
@@ -51,8 +58,10 @@ enum Head {
     Job(Box<Job>),
     /// The queue left, or its head was disposed of: look at the next one.
     Again,
-    /// Not its turn, or its message is not there yet.
+    /// Not its turn.
     Rotate,
+    /// Its message is being read: it keeps its place.
+    Reading,
 }
 
 impl Scheduler {
@@ -199,31 +208,43 @@ impl Scheduler {
 
     fn pick_ring(&mut self, site: SiteId, pool: usize, source: usize, lane: usize) -> Option<Box<Job>> {
         let mut tries = self.site(site)?.pools[pool].rings[lane].len().saturating_mul(3).min(TRIES_MAX);
-        while tries > 0 {
+        let mut at = 0;
+        while tries > 0 && at < FRONT {
             tries -= 1;
             self.totals.steps += 1;
-            let queue = *self.site(site)?.pools[pool].rings[lane].front()?;
+            let queue = *self.site(site)?.pools[pool].rings[lane].get(at)?;
             match self.look_at_head(queue, site, source) {
                 Head::Job(job) => {
                     self.after_take(queue, site, pool, lane, &job);
                     return Some(job);
                 }
                 Head::Again => {}
-                Head::Rotate => {
-                    if let Some(site) = self.site_mut(site) {
-                        site.pools[pool].rings[lane].rotate_left(1);
-                    }
-                }
+                Head::Reading => at += 1,
+                Head::Rotate => self.send_back(queue, site, pool, lane),
             }
         }
         None
+    }
+
+    /// A queue of the front goes to the end of its ring.
+    fn send_back(&mut self, id: QueueId, site: SiteId, pool: usize, lane: usize) {
+        let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane]) else {
+            return;
+        };
+        if ring.front() == Some(&id) {
+            ring.rotate_left(1);
+        } else if let Some(at) = ring.iter().take(FRONT).position(|queue| *queue == id) {
+            ring.remove(at);
+            ring.push_back(id);
+        }
     }
 
     fn look_at_head(&mut self, id: QueueId, site: SiteId, source: usize) -> Head {
         let now = self.now;
         let Some(queue) = self.queues.get_mut(&id) else { return Head::Rotate };
         if queue.deficit <= 0 {
-            queue.deficit += QUANTUM;
+            let quantum = self.campaigns.quantum(queue);
+            queue.deficit += quantum;
             if queue.deficit <= 0 {
                 return Head::Rotate;
             }
@@ -240,7 +261,8 @@ impl Scheduler {
         let overdue = effects::is_overdue(entry.expires, false, self.started, now) && entry.key.due < entry.expires;
         let marked = !queue.marks.is_empty();
         if overdue || marked {
-            let how = if marked { self.mark_for(id, &key) } else { None };
+            let marked = marked.then(|| entry.clone());
+            let how = marked.and_then(|entry| self.mark_for(id, &entry));
             if let Some(how) = how.or(overdue.then_some(How::Expire)) {
                 if !self.has_disposal_room() {
                     return Head::Rotate;
@@ -251,13 +273,34 @@ impl Scheduler {
                 return Head::Again;
             }
         }
+        if self.queues.get(&id).is_some_and(|q| q.campaign.is_some())
+            && let Some(head) = self.ask_campaign(id, site, source)
+        {
+            return head;
+        }
         let Some(message) = self.cache.pin(message) else {
             self.want_load(id, site);
-            return Head::Rotate;
+            return Head::Reading;
         };
         match self.make_job(id, site, source, key, message) {
-            Some(job) => Head::Job(job),
+            Some(job) => {
+                self.charge_campaign(id);
+                Head::Job(job)
+            }
             None => Head::Again,
+        }
+    }
+
+    /// Whether the campaign of a queue lets its head go; a queue that waits for its rate leaves the ring, so that nobody waits behind it.
+    fn ask_campaign(&mut self, id: QueueId, site: SiteId, source: usize) -> Option<Head> {
+        let campaign = self.campaign_state(self.queues.get(&id)?)?;
+        match admit(&Question { campaign: Some(campaign), ..self.question(site, source, Ask::Send) }) {
+            Verdict::Go => None,
+            Verdict::Wait { reason: Reason::Rate(Limit::CampaignRate), .. } => {
+                self.wait_for_rate(id);
+                Some(Head::Again)
+            }
+            Verdict::Wait { .. } => Some(Head::Rotate),
         }
     }
 
@@ -392,29 +435,63 @@ impl Scheduler {
             self.advance(id);
         } else {
             self.refill(id);
-            if next.is_some_and(|(_, message)| !self.cache.has(message)) {
+            if !spent && next.is_some_and(|(_, message)| !self.cache.has(message)) {
                 self.want_load(id, site);
             }
         }
-        if spent
-            && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready)
-            && let Some(ring) = self.site_mut(site).and_then(|s| s.pools.get_mut(pool)).map(|p| &mut p.rings[lane])
-            && ring.front() == Some(&id)
-        {
-            ring.rotate_left(1);
+        if spent && self.queues.get(&id).is_some_and(|q| q.status == Status::Ready) {
+            self.send_back(id, site, pool, lane);
+            self.read_front(site, pool, lane);
         }
     }
 
-    /// Reads the next messages of a queue ahead of need; the site is looked at when they come. Answers whether there was room.
+    /// A queue left the front of a ring: what comes into it is read.
+    fn read_front(&mut self, site: SiteId, pool: usize, lane: usize) {
+        let Some(ring) = self.site(site).and_then(|s| s.pools.get(pool)).map(|p| &p.rings[lane]) else { return };
+        let Some(last) = ring.get(ring.len().min(FRONT).saturating_sub(1)).copied() else { return };
+        let head = self.queues.get(&last).and_then(|q| q.window.first_key_value());
+        if head.is_some_and(|(key, _)| !self.cache.has(key.delivery.message)) {
+            self.read_ahead(last);
+        }
+    }
+
+    /// Reads the head of a queue, and the next ones ahead of need; the site is looked at when the head comes. Answers whether there
+    /// was room for the head.
     fn want_load(&mut self, id: QueueId, site: SiteId) -> bool {
-        let Some(queue) = self.queues.get(&id) else { return true };
+        let head = self.queues.get(&id).and_then(|q| q.window.first_key_value());
+        let Some((message, size)) = head.map(|(key, entry)| (key.delivery.message, entry.size)) else { return true };
+        let room = self.cache.has(message) || self.load(message, size, site);
+        if room {
+            self.read_ahead(id);
+        }
+        room
+    }
+
+    /// Reads the next messages of a queue as far as there is room.
+    fn read_ahead(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.get(&id) else { return };
         let now = self.now;
         let mut wanted: [Option<(MessageId, u32)>; READ_AHEAD] = [None; READ_AHEAD];
         let heads = queue.window.values().take_while(|e| e.key.due <= now);
-        let missing = heads.take(READ_AHEAD).filter(|e| !self.cache.has(e.key.delivery.message));
-        let missing = missing.map(|e| (e.key.delivery.message, e.size));
+        let missing = heads.take(READ_AHEAD).map(|e| (e.key.delivery.message, e.size));
+        let missing = missing.filter(|(message, _)| !self.loads.contains_key(message) && !self.cache.has(*message));
         wanted.iter_mut().zip(missing).for_each(|(slot, message)| *slot = Some(message));
-        wanted.into_iter().flatten().all(|(message, size)| self.load(message, size, site))
+        for (message, size) in wanted.into_iter().flatten() {
+            if !self.load_ahead(message, size) {
+                return;
+            }
+        }
+    }
+
+    /// Asks for a message that nobody waits for yet, as far as there is room. What it would push out is wanted sooner.
+    fn load_ahead(&mut self, message: MessageId, size: u32) -> bool {
+        let bytes = self.load_bytes + u64::from(size);
+        let room = self.loads.len() < LOADS_MAX && self.cache.has_room_ahead(bytes, self.now);
+        // Two recipients of one message may stand one behind the other.
+        if room && !self.loads.contains_key(&message) {
+            self.start_load(message, u64::from(size));
+        }
+        room
     }
 
     /// Asks for a message on behalf of a site. No more is read at a time than half of what the cache keeps of read messages, so that

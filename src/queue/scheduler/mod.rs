@@ -14,6 +14,7 @@
 //! stands in the ring of its site, and a site that waits for a limit stands in that limit's line.
 
 mod admin;
+mod campaigns;
 mod disposal;
 mod explain;
 mod holds;
@@ -21,6 +22,7 @@ mod jobs;
 mod pump;
 mod queue;
 mod routing;
+mod runs;
 mod settle;
 mod sites;
 mod sweep;
@@ -39,6 +41,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 pub use self::admin::{AdminRecords, Changes};
+use self::campaigns::Campaigns;
 use self::disposal::{Disposals, How};
 use self::jobs::InFlight;
 use self::queue::{Purpose, Queue};
@@ -46,7 +49,7 @@ use self::routing::DomainState;
 use self::sites::{Conn, PoolDef, Site, SiteId, SourceState};
 use self::sweep::{Mark, Sweep};
 use self::timers::{TimerKey, Timers};
-use super::admin::Suspension;
+use super::admin::{CampaignControl, Suspension};
 use super::cache::ContentCache;
 use super::notice::Notifier;
 use crate::config::Config;
@@ -104,6 +107,8 @@ pub struct Start {
     pub rows: Vec<QueueRow>,
     /// Suspensions and marks that the store holds.
     pub records: AdminRecords,
+    /// What is set for campaigns.
+    pub campaigns: Vec<CampaignControl>,
     /// Messages in memory.
     pub cache: Rc<ContentCache>,
     /// Who writes notifications.
@@ -131,6 +136,10 @@ pub(crate) struct Totals {
 pub(crate) struct Taken {
     pub size: u32,
     pub settled: bool,
+    /// A campaign's row at its first attempt.
+    pub fresh: bool,
+    /// The run of its campaign ended meanwhile.
+    pub ended: bool,
 }
 
 /// The scheduler.
@@ -151,8 +160,9 @@ pub struct Scheduler {
     // Queues and their windows.
     queues: AHashMap<QueueId, Box<Queue>>,
     taken: AHashMap<EntryKey, Taken>,
-    reads: AHashMap<u64, Purpose>,
-    window_line: VecDeque<QueueId>,
+    reads: AHashMap<u64, (Purpose, u32)>,
+    /// Queues that wait for room to read: transactional ones first, then the others.
+    window_lines: [VecDeque<QueueId>; 2],
     shed_line: VecDeque<QueueId>,
     // Domains and sites.
     domains: AHashMap<Domain, DomainState>,
@@ -183,6 +193,7 @@ pub struct Scheduler {
     load_waiters: AHashMap<MessageId, Vec<SiteId>>,
     // What operators asked.
     suspensions: Vec<Suspension>,
+    campaigns: Campaigns,
     marks: Vec<Rc<Mark>>,
     sweeps: AHashMap<u64, Sweep>,
     sweep_line: VecDeque<u64>,
@@ -210,7 +221,7 @@ impl Scheduler {
             queues: AHashMap::new(),
             taken: AHashMap::new(),
             reads: AHashMap::new(),
-            window_line: VecDeque::new(),
+            window_lines: Default::default(),
             shed_line: VecDeque::new(),
             domains: AHashMap::new(),
             resolve_line: VecDeque::new(),
@@ -234,6 +245,7 @@ impl Scheduler {
             load_line: VecDeque::new(),
             load_waiters: AHashMap::new(),
             suspensions: Vec::new(),
+            campaigns: Campaigns::default(),
             marks: Vec::new(),
             sweeps: AHashMap::new(),
             sweep_line: VecDeque::new(),
@@ -242,7 +254,10 @@ impl Scheduler {
         };
         scheduler.apply_sources(&start.config);
         scheduler.apply_records(start.records);
-        for row in start.rows {
+        for control in start.campaigns {
+            scheduler.set_campaign(control, true);
+        }
+        for row in start.rows.into_iter().map(runs::live).filter(|row| row.count > 0) {
             scheduler.add_row(row);
         }
         scheduler.begin_marks();
@@ -271,6 +286,9 @@ impl Scheduler {
                 TimerKey::Site(id, at) => self.on_site_timer(id, at),
                 TimerKey::Domain(domain, at) => self.on_domain_timer(&domain, at),
                 TimerKey::Suspension(id) => self.on_suspension_end(id),
+                TimerKey::Sweep(id) => self.resume_sweep(id),
+                TimerKey::CampaignHold(id) => self.on_hold_end(id),
+                TimerKey::CampaignRate(id, at) => self.on_rate_timer(id, at),
                 TimerKey::Forget => self.forget_idle_domains(),
             }
         }
@@ -284,10 +302,10 @@ impl Scheduler {
             match item {
                 News::Queued { queue, key, entry, message } => self.on_queued(queue, key, entry, message),
                 News::Settled { queue, key } => self.on_settled(queue, key),
-                News::Run { .. } => {}
+                News::Run { campaign, running, queues } => self.on_run(campaign, running, queues),
                 News::Dirty { queues } => {
-                    for (id, key) in queues {
-                        self.on_dirty(id, key);
+                    for row in queues {
+                        self.on_dirty(row);
                     }
                 }
             }
@@ -303,7 +321,7 @@ impl Scheduler {
         match message {
             Ok(Some(message)) => {
                 self.disposals.loaded(id, &message);
-                self.cache.insert_loaded(message);
+                self.cache.insert_loaded(message, self.now);
             }
             Ok(None) => {
                 tracing::error!(target: "posthaste::queue", message = %id, "a queued message is not in the store");
@@ -389,7 +407,7 @@ impl Scheduler {
             self.drain_failing_domains();
             self.drain_disposals();
             self.drain_sweeps();
-            self.drain_window_line();
+            self.drain_window_lines();
             self.drain_resolve_line();
             let Some(site) = self.dirty_sites.pop_front() else {
                 if self.release_one() {

@@ -45,6 +45,7 @@ impl Scheduler {
             draining: self.draining,
             store_failed: self.store_failed,
             suspended: None,
+            campaign: None,
             due: Timestamp::ZERO,
             window: Window::Ready,
             route: Route::Known,

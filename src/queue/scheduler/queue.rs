@@ -32,7 +32,7 @@ pub(super) fn before(at: Timestamp) -> Cursor {
 /// Where a queue stands.
 ///
 /// ```text
-/// Idle ⇄ Reading | Budget → Routing (→ Failing) → Ready → Idle;   any ⇄ Suspended
+/// Idle (⇄ Rate) ⇄ Reading | Budget → Routing (→ Failing) → Ready → Idle;   any ⇄ Suspended
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Status {
@@ -48,7 +48,9 @@ pub(super) enum Status {
     Failing,
     /// It stands in the ring of its site.
     Ready,
-    /// An operator holds it.
+    /// It waits for its turn at the rate of its campaign.
+    Rate,
+    /// An operator holds it, or its campaign is held.
     Suspended,
 }
 
@@ -88,6 +90,19 @@ pub(super) struct Queue {
     pub reads: u32,
     pub ghosts: Vec<EntryKey>,
     pub in_shed_line: bool,
+    /// What was set for its campaign.
+    pub campaign: Option<u64>,
+    /// Its campaign is held.
+    pub held: bool,
+    /// At most so many of its entries count as ready work: more would not get a turn within seconds.
+    pub work_max: usize,
+    /// It has a turn at the rate of its campaign, until it leaves its ring.
+    pub has_turn: bool,
+    /// It sent something in this turn.
+    pub used_turn: bool,
+    pub in_rate_line: bool,
+    /// Raised when rows are put in or taken out behind the news: what is being read is out of date.
+    pub epoch: u32,
 }
 
 impl Queue {
@@ -116,6 +131,13 @@ impl Queue {
             reads: 0,
             ghosts: Vec::new(),
             in_shed_line: false,
+            campaign: None,
+            held: false,
+            work_max: usize::MAX,
+            has_turn: false,
+            used_turn: false,
+            in_rate_line: false,
+            epoch: 0,
         }
     }
 
@@ -123,6 +145,11 @@ impl Queue {
     pub(super) fn head_due(&self) -> Timestamp {
         let head = self.window.first_key_value().map_or(Timestamp::NEVER, |(key, _)| key.due);
         head.min(if self.cursor == Cursor::All { Timestamp::NEVER } else { self.next_due })
+    }
+
+    /// Entries that count as ready work.
+    pub(super) fn work(&self) -> usize {
+        self.window.len().min(self.work_max)
     }
 
     pub(super) fn covers(&self, key: &EntryKey) -> bool {

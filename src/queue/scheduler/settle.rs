@@ -12,7 +12,7 @@ use crate::effects::{Effect, Ending, Notice, Tried, effect};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::queue::PathMetrics;
 use crate::queue::notice::{NoticeOutcome, NoticeRecipient, NoticeReport};
-use crate::store::{Envelope, NewDelivery, Next, QueueEntry, Settle, StoredMessage};
+use crate::store::{Envelope, NewDelivery, Next, QueueEntry, Settle, StoredMessage, Via};
 use crate::types::{QueueId, QueueKey, Timestamp};
 
 /// The most octets of a reply that are kept in the queue.
@@ -30,6 +30,8 @@ pub(super) enum Ended<'a> {
 /// Where an attempt took place, for events and the log.
 struct Scene<'a> {
     delay_told: bool,
+    /// Octets that were sent, where something was.
+    wire_size: Option<u64>,
     provider: Option<&'a Arc<str>>,
     mx: Option<&'a str>,
     peer: Option<&'a Peer>,
@@ -68,7 +70,7 @@ impl Scheduler {
             Some(conn) => {
                 conn.jobs = conn.jobs.saturating_sub(1);
                 conn.answered |= answered;
-                conn.tried |= report.outcomes.iter().any(|outcome| !is_untried(outcome));
+                conn.tried |= report.outcomes.iter().any(|outcome| !is_untried(outcome) && !is_unsent(outcome));
                 (conn.mx.clone(), Some(conn.provider.clone()))
             }
             None => (format!("{}[{}]", peer.host, peer.address.ip()).into(), None),
@@ -80,9 +82,12 @@ impl Scheduler {
         let first = recipients.first().and_then(|(queue, _)| self.queues.get(queue)).map(|q| q.key.clone());
         let Some(first) = first else { return };
         let metrics = self.path_metrics(id, &first, provider.as_deref(), source.as_deref());
-        metrics.attempt.observe(report.ended.since(report.started).as_secs_f64());
+        if !report.outcomes.iter().all(is_unsent) {
+            metrics.attempt.observe(report.ended.since(report.started).as_secs_f64());
+        }
         let mut scene = Scene {
             delay_told: false,
+            wire_size: Some(report.wire_size),
             provider: provider.as_ref(),
             mx: Some(&mx),
             peer: Some(peer),
@@ -140,10 +145,12 @@ impl Scheduler {
         };
         let ending = match outcome {
             Outcome::Delivered(_) => Ending::Delivered { peer_reports: peer.is_some_and(|p| p.dsn) },
+            Outcome::Failed(f) if f.unsent().is_some() => Ending::Unsent,
             Outcome::Failed(f) => Ending::Failed { severity: f.severity, remote: f.remote },
         };
         let (effect, mut notice) = effect(&self.config.retry, &tried, ending, self.now, jitter);
-        if is_untried(outcome) {
+        // A campaign's events tell, whatever its envelope says.
+        if is_untried(outcome) || envelope.via == Via::Campaign {
             notice = None;
         }
         Decided { effect, notice }
@@ -208,10 +215,23 @@ impl Scheduler {
             (Effect::Bounced, Outcome::Failed(f)) => (EventKind::Bounced, &f.reply),
             (Effect::Failed, Outcome::Failed(f)) => (EventKind::Failed, &f.reply),
             (Effect::Expired, Outcome::Failed(f)) => (EventKind::Expired, &f.reply),
+            (Effect::Unsent, Outcome::Failed(f)) => (f.unsent().unwrap_or(EventKind::Failed), &f.reply),
             (_, Outcome::Delivered(reply)) => (EventKind::Delivered, reply),
             (Effect::Delivered, Outcome::Failed(f)) => (EventKind::Deferred, &f.reply),
         };
         let mut event = self.event(kind, &key, &message.envelope, index);
+        if decided.effect == Effect::Unsent {
+            event.attempt = (entry.attempts > 0).then_some(entry.attempts);
+            event.severity = Some(Severity::Permanent);
+            event.reason = Some(reply.text.clone());
+            self.log_attempt(kind, &event, &entry);
+            let counter = match kind {
+                EventKind::Suppressed => &self.metrics.suppressed,
+                _ => &self.metrics.rendering_failed,
+            };
+            counter.inc();
+            return self.add_settled(settle, queue, &entry, Next::Done, vec![event]);
+        }
         event.provider = scene.provider.map(|p| Box::from(&**p));
         event.mx = scene.mx.map(Box::from);
         event.source = scene.source.map(|s| s.name.clone());
@@ -226,7 +246,9 @@ impl Scheduler {
                 event.reason = Some(failure.stage.into());
             }
         } else {
-            event.size = Some(message.body.len() as u64);
+            // Of a campaign the row is stored, the message was made at the attempt.
+            let stored = Some(message.body.len() as u64);
+            event.size = if message.envelope.via == Via::Campaign { scene.wire_size } else { stored };
         }
         self.log_attempt(kind, &event, &entry);
         let mut events = Vec::with_capacity(1);
@@ -240,7 +262,7 @@ impl Scheduler {
                 metrics.bounced.inc();
                 Next::Done
             }
-            Effect::Failed => {
+            Effect::Failed | Effect::Unsent => {
                 metrics.failed.inc();
                 Next::Done
             }
@@ -286,7 +308,7 @@ impl Scheduler {
         if decided.notice == Some(Notice::Delay) && scene.delay_told {
             events.push(self.event(EventKind::Delayed, key, &message.envelope, entry.key.delivery.index));
         }
-        match self.mark_for(queue, &entry.key) {
+        match self.mark_for(queue, entry) {
             Some(How::Mark(mark)) => {
                 let mut event = self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index);
                 event.reason = Some(mark.words().into());
@@ -296,7 +318,7 @@ impl Scheduler {
                         Next::Move(NewDelivery { queue: QueueKey { pool, ..QueueKey::clone(key) }, entry: again })
                     }
                     None => {
-                        self.metrics.purged.inc();
+                        self.count_taken_out(mark.event_kind());
                         Next::Done
                     }
                 }
@@ -326,8 +348,15 @@ impl Scheduler {
                 let decided = [decided];
                 let outcomes = std::iter::once(&outcome);
                 let delay_told = self.owe_notices(settle, message, &recipients, &decided, outcomes, None);
-                let scene =
-                    Scene { delay_told, provider: Some(provider), mx: None, peer: None, source, started: self.now };
+                let scene = Scene {
+                    delay_told,
+                    wire_size: None,
+                    provider: Some(provider),
+                    mx: None,
+                    peer: None,
+                    source,
+                    started: self.now,
+                };
                 let source = source.map_or("none", |s| s.name.as_str());
                 let metrics = self.metrics.path(provider, key.class.as_str(), key.pool.as_str(), source);
                 let ([(queue, entry)], [decided]) = (recipients, decided);
@@ -348,7 +377,7 @@ impl Scheduler {
         let index = entry.key.delivery.index;
         let recipient = message.envelope.recipients.get(index as usize);
         let wanted = recipient.is_some_and(|r| r.notify.failure()) && message.envelope.reverse_path.mailbox().is_some();
-        if wanted {
+        if wanted && message.envelope.via != Via::Campaign {
             let recipient = NoticeRecipient {
                 index,
                 outcome: NoticeOutcome::Expired { failure: None, last_reply: entry.last_reply.as_deref() },
@@ -420,6 +449,7 @@ impl Scheduler {
             EventKind::Deferred => "deferred",
             EventKind::Bounced => "bounced",
             EventKind::Expired => "expired",
+            EventKind::Suppressed => "suppressed",
             // Every other end is ours: no route, policy, rendering.
             _ => "failed",
         };
@@ -456,6 +486,14 @@ fn is_untried(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Delivered(_) => false,
         Outcome::Failed(failure) => failure.not_tried(),
+    }
+}
+
+/// Whether it was given up before anything was sent, for its own sake: that says nothing about the peer.
+fn is_unsent(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Delivered(_) => false,
+        Outcome::Failed(failure) => failure.unsent().is_some(),
     }
 }
 

@@ -334,7 +334,7 @@ impl Scheduler {
         }
         self.set_status(id, Status::Idle);
         let Some(queue) = self.queues.get(&id) else { return };
-        let (pool, lane, entries) = (queue.key.pool.clone(), lane_of(queue.key.class), queue.window.len());
+        let (pool, lane, entries) = (queue.key.pool.clone(), lane_of(queue.key.class), queue.work());
         let Some(at) = self.site_pool(site, &pool) else { return };
         if let Some(s) = self.site_mut(site) {
             s.pools[at].rings[lane].push_back(id);
@@ -350,7 +350,7 @@ impl Scheduler {
 
     pub(super) fn leave_ring(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get(&id) else { return };
-        let (Some(site), lane, entries) = (queue.site, lane_of(queue.key.class), queue.window.len()) else { return };
+        let (Some(site), lane, entries) = (queue.site, lane_of(queue.key.class), queue.work()) else { return };
         let pool = queue.key.pool.clone();
         let Some(s) = self.site_mut(site) else { return };
         let Some(pool) = s.pools.iter_mut().find(|p| p.name == pool) else { return };

@@ -3,6 +3,9 @@
 //! A mark (purge, reroute) is durable before it is answered, and honoured at once: the rings dispose of what it concerns instead of
 //! sending it. The sweep then finds the rest. After a restart it begins again: what is done is gone from the rows.
 //!
+//! A page that can't be read ends nothing: the sweep leaves the line and reads the same page again later, ever more seldom. Its mark
+//! stays durable as long.
+//!
 //! An expiry sweep looks at what is due in a queue whose oldest entries may be too old; a retry sweep makes entries due now.
 
 use std::collections::VecDeque;
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Scheduler;
 use super::disposal::{Disposal, How};
 use super::queue::{Purpose, Status};
+use super::timers::TimerKey;
 use super::windows::PAGE;
 use crate::effects;
 use crate::event::EventKind;
@@ -25,6 +29,10 @@ use crate::types::{Name, QueueId, QueueKey, Timestamp};
 const SWEEPS_ACTIVE: usize = 4;
 /// Entries of one sweep that are being disposed of when the next page is read.
 const OUTSTANDING_LOW: usize = 64;
+/// A failed read is tried again after this, then after twice as long, and so on.
+const READ_AGAIN_MIN: Duration = Duration::from_secs(1);
+/// And at least so often.
+const READ_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// A queue is not searched for expired entries more often than this.
 const EXPIRY_AGAIN_MIN: Duration = Duration::from_secs(60);
 /// And not less often, while it holds entries that are not yet due.
@@ -46,7 +54,12 @@ pub(super) struct Mark {
 #[serde(rename_all = "snake_case")]
 pub(super) enum MarkKind {
     /// Take it out.
-    Purge { reason: String },
+    Purge {
+        reason: String,
+        /// Because its campaign is cancelled; a record without it is of a time before campaigns.
+        #[serde(default)]
+        cancelled: bool,
+    },
     /// Move it to another pool.
     Reroute { pool: Name },
 }
@@ -57,10 +70,12 @@ impl Mark {
         self.matcher.matches_queue(key) && self.target_pool().is_none_or(|pool| pool != key.pool)
     }
 
-    fn concerns_entry(&self, key: &EntryKey) -> bool {
-        let accepted = key.delivery.message.timestamp();
+    fn concerns_entry(&self, entry: &QueueEntry) -> bool {
+        let message = entry.key.delivery.message;
+        // The id of a row tells its place, no time.
+        let accepted = if entry.sent.is_some() { entry.accepted } else { message.timestamp() };
         accepted <= self.created
-            && self.matcher.message.is_none_or(|m| m == key.delivery.message)
+            && self.matcher.message.is_none_or(|m| m == message)
             && self.matcher.older_than.is_none_or(|t| accepted < t)
     }
 
@@ -73,6 +88,7 @@ impl Mark {
 
     pub(super) fn event_kind(&self) -> EventKind {
         match self.kind {
+            MarkKind::Purge { cancelled: true, .. } => EventKind::Cancelled,
             MarkKind::Purge { .. } => EventKind::Purged,
             MarkKind::Reroute { .. } => EventKind::Rerouted,
         }
@@ -80,7 +96,7 @@ impl Mark {
 
     pub(super) fn words(&self) -> String {
         match &self.kind {
-            MarkKind::Purge { reason } => format!("{reason} (by {})", self.by),
+            MarkKind::Purge { reason, .. } => format!("{reason} (by {})", self.by),
             MarkKind::Reroute { pool } => format!("to pool {pool} (by {})", self.by),
         }
     }
@@ -93,30 +109,53 @@ pub(super) enum SweepKind {
     Retry(Matcher),
 }
 
+impl SweepKind {
+    fn words(&self) -> &'static str {
+        match self {
+            SweepKind::Expire { .. } => "expiry",
+            SweepKind::Mark(mark) => match mark.kind {
+                MarkKind::Purge { .. } => "purge",
+                MarkKind::Reroute { .. } => "reroute",
+            },
+            SweepKind::Retry(_) => "retry",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Sweep {
     kind: SweepKind,
     queues: VecDeque<QueueId>,
     after: Option<EntryKey>,
     reading: bool,
+    /// Reads that failed, one after the other.
+    failed: u32,
     pub outstanding: usize,
     expires_min: Timestamp,
 }
 
 impl Scheduler {
     /// What a mark says about an entry, if one concerns it.
-    pub(super) fn mark_for(&self, id: QueueId, key: &EntryKey) -> Option<How> {
+    pub(super) fn mark_for(&self, id: QueueId, entry: &QueueEntry) -> Option<How> {
         let ids = &self.queues.get(&id)?.marks;
         if ids.is_empty() {
             return None;
         }
-        let mark = self.marks.iter().find(|m| ids.contains(&m.id) && m.concerns_entry(key))?;
+        let mark = self.marks.iter().find(|m| ids.contains(&m.id) && m.concerns_entry(entry))?;
         Some(How::Mark(mark.clone()))
     }
 
     pub(super) fn start_sweep(&mut self, kind: SweepKind, queues: VecDeque<QueueId>) {
         let id = self.number();
-        let sweep = Sweep { kind, queues, after: None, reading: false, outstanding: 0, expires_min: Timestamp::NEVER };
+        let sweep = Sweep {
+            kind,
+            queues,
+            after: None,
+            reading: false,
+            failed: 0,
+            outstanding: 0,
+            expires_min: Timestamp::NEVER,
+        };
         self.sweeps.insert(id, sweep);
         self.sweep_line.push_back(id);
     }
@@ -164,11 +203,17 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn on_sweep_page(&mut self, id: u64, queue: QueueId, page: Result<Refill, ReadError>) {
+    /// `stale`: the queue's rows were put in or taken out since the page was asked for, so it is read again.
+    pub(super) fn on_sweep_page(&mut self, id: u64, queue: QueueId, page: Result<Refill, ReadError>, stale: bool) {
         let Some(mut sweep) = self.sweeps.remove(&id) else { return };
         sweep.reading = false;
+        if stale && page.is_ok() {
+            self.sweeps.insert(id, sweep);
+            return;
+        }
         match page {
             Ok(page) => {
+                sweep.failed = 0;
                 let mut over = page.exhausted;
                 for entry in page.entries {
                     self.totals.steps += 1;
@@ -189,7 +234,14 @@ impl Scheduler {
                             self.window_remove(queue, &entry.key);
                             self.take(queue, &entry);
                             sweep.outstanding += 1;
-                            self.add_disposal(Disposal { queue, entry, how, sweep: Some(id), message: None });
+                            self.add_disposal(Disposal {
+                                queue,
+                                entry,
+                                how,
+                                sweep: Some(id),
+                                message: None,
+                                unreadable: false,
+                            });
                         }
                         None => sweep.expires_min = sweep.expires_min.min(entry.expires),
                     }
@@ -201,12 +253,31 @@ impl Scheduler {
                 self.advance(queue);
             }
             Err(error) => {
-                tracing::error!(target: "posthaste::queue", %error, "a sweep could not read its queue");
-                sweep.queues.pop_front();
-                sweep.after = None;
+                let key = self.queues.get(&queue).map(|q| q.key.to_string()).unwrap_or_default();
+                let again = READ_AGAIN_MIN.saturating_mul(1 << sweep.failed.min(16)).min(READ_AGAIN_MAX);
+                sweep.failed = sweep.failed.saturating_add(1);
+                tracing::error!(
+                    target: "posthaste::queue",
+                    queue = key,
+                    what = sweep.kind.words(),
+                    failed = sweep.failed,
+                    again_in_s = again.as_secs(),
+                    %error,
+                    "a sweep could not read its queue, it is tried again"
+                );
+                // Others use its place until then.
+                self.sweep_line.retain(|other| *other != id);
+                self.timers.set(self.now.after(again), TimerKey::Sweep(id));
             }
         }
         self.sweeps.insert(id, sweep);
+    }
+
+    /// A sweep whose read failed has waited long enough.
+    pub(super) fn resume_sweep(&mut self, id: u64) {
+        if self.sweeps.contains_key(&id) {
+            self.sweep_line.push_back(id);
+        }
     }
 
     fn sweep_entry(&self, sweep: &Sweep, entry: &QueueEntry) -> Option<How> {
@@ -214,7 +285,7 @@ impl Scheduler {
             SweepKind::Expire { held, .. } => {
                 effects::is_overdue(entry.expires, *held, self.started, self.now).then_some(How::Expire)
             }
-            SweepKind::Mark(mark) => mark.concerns_entry(&entry.key).then(|| How::Mark(mark.clone())),
+            SweepKind::Mark(mark) => mark.concerns_entry(entry).then(|| How::Mark(mark.clone())),
             SweepKind::Retry(matcher) => {
                 let accepted = entry.accepted;
                 let meant = matcher.message.is_none_or(|m| m == entry.key.delivery.message)
@@ -282,7 +353,7 @@ impl Scheduler {
         match queue.status {
             Status::Suspended | Status::Failing => true,
             Status::Ready => no_source || queue.site.is_some_and(|s| self.is_held_long(s, Duration::ZERO)),
-            Status::Idle | Status::Reading | Status::Budget | Status::Routing => no_source,
+            Status::Idle | Status::Reading | Status::Budget | Status::Routing | Status::Rate => no_source,
         }
     }
 }

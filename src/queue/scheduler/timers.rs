@@ -17,6 +17,9 @@ pub(super) enum TimerKey {
     Site(SiteId, Timestamp),
     Domain(Domain, Timestamp),
     Suspension(u64),
+    Sweep(u64),
+    CampaignHold(u64),
+    CampaignRate(u64, Timestamp),
     Forget,
 }
 

@@ -12,15 +12,17 @@
 //! A page is a snapshot. What was settled after it was taken must not come back: such keys are remembered as ghosts while a read is
 //! under way. What arrived meanwhile may be missing from it: the cursor moves at most to the earliest of these.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::{Cursor, Purpose, Queue, Status, before};
+use super::runs::live;
 use super::sweep::EXPIRY_AGAIN_MAX;
 use super::timers::TimerKey;
 use super::{Scheduler, Taken};
 use crate::store::{EntryKey, QueueEntry, QueueRow, ReadError, Refill, StoredMessage};
-use crate::types::{DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
+use crate::types::{Class, DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
 
 /// Rows in a page.
 pub(super) const PAGE: usize = 256;
@@ -41,7 +43,11 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 
 impl Scheduler {
     pub(super) fn add_row(&mut self, row: QueueRow) {
-        let expires = row.oldest.after(self.config.retry.expire_after.0);
+        let mut expires = row.oldest.after(self.config.retry.expire_after.0);
+        if row.rows.is_some() {
+            // A campaign has an expiry of its own: one look finds out.
+            expires = expires.min(self.now.after(EXPIRY_AGAIN_MAX));
+        }
         self.make_queue(row.id, row.key, Cursor::Start);
         if let Some(queue) = self.queues.get_mut(&row.id) {
             queue.count = row.count;
@@ -56,12 +62,13 @@ impl Scheduler {
         self.advance(row.id);
     }
 
-    fn make_queue(&mut self, id: QueueId, key: Arc<QueueKey>, cursor: Cursor) {
+    pub(super) fn make_queue(&mut self, id: QueueId, key: Arc<QueueKey>, cursor: Cursor) {
         if self.queues.contains_key(&id) {
             return;
         }
         let mut queue = Box::new(Queue::new(id, key, cursor));
         queue.suspended = self.suspension_of(&queue.key);
+        self.attach_campaign(&mut queue);
         queue.marks = self.marks.iter().filter(|m| m.concerns(&queue.key)).map(|m| m.id).collect();
         self.join_domain(&queue.key.domain, id);
         self.queues.insert(id, queue);
@@ -132,11 +139,18 @@ impl Scheduler {
         }
     }
 
-    /// Entries came that were not told one by one.
-    pub(super) fn on_dirty(&mut self, id: QueueId, key: Arc<QueueKey>) {
-        self.make_queue(id, key, Cursor::Start);
+    /// Entries came that were not told one by one: the ledger's counts are right, ours are not.
+    pub(super) fn on_dirty(&mut self, row: QueueRow) {
+        let row = live(row);
+        let id = row.id;
+        self.make_queue(id, row.key, Cursor::Start);
         let now = self.now;
         if let Some(queue) = self.queues.get_mut(&id) {
+            self.totals.recipients = self.totals.recipients.saturating_sub(queue.count) + row.count;
+            self.totals.bytes = self.totals.bytes.saturating_sub(queue.bytes) + row.bytes;
+            queue.count = row.count;
+            queue.bytes = row.bytes;
+            queue.oldest = row.oldest;
             queue.cursor = Cursor::Start;
             queue.next_due = Timestamp::ZERO;
             if queue.reading {
@@ -152,13 +166,21 @@ impl Scheduler {
     /// A page was read.
     pub fn on_read(&mut self, now: Timestamp, ticket: u64, page: Result<Refill, ReadError>) {
         self.set_now(now);
-        match self.reads.remove(&ticket) {
-            Some(Purpose::Window(id, reserved)) => {
+        let asked = self.reads.remove(&ticket);
+        let stale = |id: &QueueId, epoch| self.queues.get(id).is_none_or(|q| q.epoch != epoch);
+        match asked.map(|(purpose, epoch)| match purpose {
+            Purpose::Window(id, _) | Purpose::Sweep(id, _) => (purpose, stale(&id, epoch)),
+        }) {
+            Some((Purpose::Window(id, reserved), stale)) => {
                 self.totals.window_reserved -= reserved;
-                self.on_window_page(id, reserved, page);
+                if stale {
+                    self.drop_page(id);
+                } else {
+                    self.on_window_page(id, reserved, page);
+                }
             }
-            Some(Purpose::Sweep(id, sweep)) => {
-                self.on_sweep_page(sweep, id, page);
+            Some((Purpose::Sweep(id, sweep), stale)) => {
+                self.on_sweep_page(sweep, id, page, stale);
                 self.end_read(id);
             }
             None => {}
@@ -212,6 +234,16 @@ impl Scheduler {
         self.advance(id);
     }
 
+    /// The page is out of date: it is read again.
+    fn drop_page(&mut self, id: QueueId) {
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.reading = false;
+            queue.arrived_min = None;
+        }
+        self.end_read(id);
+        self.advance(id);
+    }
+
     fn end_read(&mut self, id: QueueId) {
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.reads = queue.reads.saturating_sub(1);
@@ -232,7 +264,8 @@ impl Scheduler {
         let ticket = self.number();
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.reads += 1;
-        self.reads.insert(ticket, purpose);
+        let epoch = queue.epoch;
+        self.reads.insert(ticket, (purpose, epoch));
         self.metrics.refills.inc();
         self.actions.push_back(super::Action::Read { ticket, queue: id, after, limit });
     }
@@ -245,7 +278,7 @@ impl Scheduler {
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         let low = if head_is_due { low } else { cap - 1 };
         // What has something to send reads ahead only while nobody waits for room to read at all.
-        let gives_way = head_is_due && !self.window_line.is_empty();
+        let gives_way = head_is_due && !self.window_lines.iter().all(VecDeque::is_empty);
         if queue.reading
             || gives_way
             || queue.cursor == Cursor::All
@@ -303,7 +336,7 @@ impl Scheduler {
     fn shed(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get(&id) else { return };
         let held = match queue.status {
-            Status::Suspended | Status::Failing | Status::Routing | Status::Idle => true,
+            Status::Suspended | Status::Failing | Status::Routing | Status::Idle | Status::Rate => true,
             Status::Ready => queue.site.is_some_and(|s| self.is_held_long(s, SHED_HELD)),
             Status::Reading | Status::Budget => false,
         };
@@ -362,13 +395,16 @@ impl Scheduler {
         let Some(queue) = self.queues.get(&id) else { return };
         if let (Status::Ready, Some(site)) = (queue.status, queue.site) {
             let (pool, class) = (queue.key.pool.clone(), queue.key.class);
+            let before = queue.window.len().saturating_add_signed(-by).min(queue.work_max);
+            let by = queue.work().cast_signed() - before.cast_signed();
             self.count_backlog(site, &pool, class, by);
         }
     }
 
     /// Marks an entry as taken: no page brings it back.
     pub(super) fn take(&mut self, id: QueueId, entry: &QueueEntry) {
-        self.taken.insert(entry.key, Taken { size: entry.size, settled: false });
+        let fresh = entry.sent.is_some() && entry.attempts == 0;
+        self.taken.insert(entry.key, Taken { size: entry.size, settled: false, fresh, ended: false });
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.taken += 1;
         }
@@ -376,11 +412,16 @@ impl Scheduler {
 
     /// Gives an entry back that was taken and then not tried.
     pub(super) fn give_back(&mut self, id: QueueId, entry: QueueEntry) {
-        self.taken.remove(&entry.key);
+        let taken = self.taken.remove(&entry.key);
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.taken = queue.taken.saturating_sub(1);
         }
-        self.window_insert(id, entry);
+        if taken.is_some_and(|t| t.ended) {
+            // The run of its campaign is over: what is on disk says whether it still waits.
+            self.forget_row(id, &entry);
+        } else {
+            self.window_insert(id, entry);
+        }
         self.advance(id);
     }
 
@@ -409,13 +450,20 @@ impl Scheduler {
         if queue.is_gone() {
             return self.remove_queue(id);
         }
-        if queue.suspended.is_some() {
+        if queue.suspended.is_some() || queue.held {
             return self.set_status(id, Status::Suspended);
         }
+        if queue.campaign.is_some() && queue.head_due() <= self.now && self.waits_for_rate(id) {
+            return;
+        }
+        let Some(queue) = self.queues.get(&id) else { return };
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         if !head_is_due {
             let due = queue.head_due();
             if due > self.now {
+                if let Some(queue) = self.queues.get_mut(&id) {
+                    queue.has_turn = false;
+                }
                 self.set_status(id, Status::Idle);
                 return self.set_queue_timer(id, due);
             }
@@ -431,7 +479,8 @@ impl Scheduler {
                 self.set_status(id, Status::Reading);
             } else if self.queues.get(&id).is_some_and(|q| q.status != Status::Budget) {
                 self.set_status(id, Status::Budget);
-                self.window_line.push_back(id);
+                let bulk = self.queues.get(&id).is_some_and(|q| q.key.class != Class::Transactional);
+                self.window_lines[usize::from(bulk)].push_back(id);
             }
             return;
         }
@@ -445,10 +494,12 @@ impl Scheduler {
         if queue.status == status {
             return;
         }
-        if queue.status == Status::Ready {
+        let was_ready = queue.status == Status::Ready;
+        if was_ready {
             self.leave_ring(id);
         }
         if let Some(queue) = self.queues.get_mut(&id) {
+            queue.has_turn &= !was_ready;
             queue.status = status;
         }
     }
@@ -457,24 +508,24 @@ impl Scheduler {
         self.set_status(id, Status::Idle);
         if let Some(queue) = self.queues.remove(&id) {
             self.timers.move_expiry(id, queue.expiry_timer, Timestamp::NEVER);
-            // The counts are exact but for what a dirty mark hid.
+            // Nothing is left of it, whatever an outcome that was told twice made of its counts.
             self.totals.recipients = self.totals.recipients.saturating_sub(queue.count);
             self.totals.bytes = self.totals.bytes.saturating_sub(queue.bytes);
             self.leave_domain(&queue.key.domain, id);
         }
     }
 
-    /// Queues that wait for room, in the order in which they came.
-    pub(super) fn drain_window_line(&mut self) {
-        for _ in 0..self.window_line.len().min(SHED_STEPS_MAX) {
+    /// Queues that wait for room: transactional mail before all other, each in the order in which they came.
+    pub(super) fn drain_window_lines(&mut self) {
+        for _ in 0..self.window_lines.iter().map(VecDeque::len).sum::<usize>().min(SHED_STEPS_MAX) {
             if self.window_room() < PAGE / 4 {
                 // Somebody must wait; but what is held may be shed for them.
-                let Some(first) = self.window_line.front().copied() else { return };
+                let Some(first) = self.window_lines.iter().find_map(|line| line.front().copied()) else { return };
                 if self.make_room(first, PAGE / 4) < PAGE / 4 && self.totals.window > 0 {
                     return;
                 }
             }
-            let Some(id) = self.window_line.pop_front() else { return };
+            let Some(id) = self.window_lines.iter_mut().find_map(VecDeque::pop_front) else { return };
             if self.queues.get(&id).is_some_and(|q| q.status == Status::Budget) {
                 self.set_status(id, Status::Idle);
                 self.advance(id);

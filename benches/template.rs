@@ -1,0 +1,4 @@
+//! Templates and segments.
+fn main() {
+    divan::main();
+}

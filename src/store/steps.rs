@@ -1,0 +1,131 @@
+//! The steps of campaigns as the ledger knows them: whether their rows are sent, and their counts.
+//!
+//! 1. An upload or a run makes a step known;
+//! 2. each outcome and each event of its rows changes the counts, which are written once a batch;
+//! 3. a purge forgets the campaign at once and leaves a [`Purge`], by which the rest goes in steps.
+
+use std::collections::BTreeMap;
+
+use ahash::AHashMap;
+
+use super::{Run, RunCounts};
+use crate::event::EventKind;
+use crate::types::{CampaignNo, MessageId, RowId};
+
+/// A step of a campaign.
+pub(super) type StepKey = (CampaignNo, u8);
+
+/// One step.
+#[derive(Debug, Default)]
+struct Step {
+    run: Option<Run>,
+    counts: RunCounts,
+    touched: bool,
+}
+
+/// What of a campaign goes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    Rows,
+    Sent,
+}
+
+/// How far a purge is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Purge {
+    pub(super) stage: Stage,
+    /// The last key that went; empty at the beginning of a stage.
+    pub(super) after: Vec<u8>,
+}
+
+/// All steps.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    known: AHashMap<StepKey, Step>,
+    touched: Vec<StepKey>,
+    purges: BTreeMap<CampaignNo, Purge>,
+}
+
+impl Steps {
+    /// A step as it was found on disk.
+    pub(super) fn load_run(&mut self, key: StepKey, run: Run) {
+        self.known.entry(key).or_default().run = Some(run);
+    }
+
+    /// The counts of a step as they were found on disk.
+    pub(super) fn load_counts(&mut self, key: StepKey, counts: RunCounts) {
+        self.known.entry(key).or_default().counts = counts;
+    }
+
+    /// The run of a step, if it is on.
+    pub(super) fn run(&self, key: StepKey) -> Option<Run> {
+        self.known.get(&key)?.run
+    }
+
+    pub(super) fn knows(&self, key: StepKey) -> bool {
+        self.known.contains_key(&key)
+    }
+
+    /// The run of a step from now on; the step is known then.
+    pub(super) fn set_run(&mut self, key: StepKey, run: Option<Run>) {
+        self.known.entry(key).or_default().run = run;
+        self.count(key, |_| {});
+    }
+
+    /// Rows were uploaded: the step is known from now on.
+    pub(super) fn uploaded(&mut self, key: StepKey, rows: u64) {
+        self.known.entry(key).or_default();
+        self.count(key, |counts| {
+            counts.rows += rows;
+            counts.fresh += rows;
+        });
+    }
+
+    /// Changes the counts of a step, as far as it is known.
+    pub(super) fn count(&mut self, key: StepKey, change: impl FnOnce(&mut RunCounts)) {
+        let Some(step) = self.known.get_mut(&key) else { return };
+        change(&mut step.counts);
+        if !step.touched {
+            step.touched = true;
+            self.touched.push(key);
+        }
+    }
+
+    /// Counts an event, if it is about a row.
+    pub(super) fn event(&mut self, id: Option<MessageId>, kind: EventKind) {
+        if let Some(row) = id.and_then(RowId::of) {
+            self.count((row.campaign, row.step), |counts| *counts.events.entry(kind).or_default() += 1);
+        }
+    }
+
+    /// Calls `write` for each step whose counts changed since the last call.
+    pub(super) fn flush(&mut self, mut write: impl FnMut(StepKey, &RunCounts)) {
+        for key in std::mem::take(&mut self.touched) {
+            let Some(step) = self.known.get_mut(&key) else { continue };
+            step.touched = false;
+            write(key, &step.counts);
+        }
+    }
+
+    /// Forgets a campaign; answers its steps. What is on disk of it waits in [`Steps::next_purge`].
+    pub(super) fn purge(&mut self, campaign: CampaignNo) -> (Vec<StepKey>, Purge) {
+        let steps: Vec<StepKey> = self.known.keys().filter(|(c, _)| *c == campaign).copied().collect();
+        self.known.retain(|(c, _), _| *c != campaign);
+        let purge = Purge { stage: Stage::Rows, after: Vec::new() };
+        self.purges.insert(campaign, purge.clone());
+        (steps, purge)
+    }
+
+    /// A purge that is under way.
+    pub(super) fn next_purge(&self) -> Option<(CampaignNo, Purge)> {
+        self.purges.first_key_value().map(|(campaign, purge)| (*campaign, purge.clone()))
+    }
+
+    /// How far a purge is from now on; `None`: it is done.
+    pub(super) fn set_purge(&mut self, campaign: CampaignNo, purge: Option<Purge>) {
+        match purge {
+            Some(purge) => drop(self.purges.insert(campaign, purge)),
+            None => drop(self.purges.remove(&campaign)),
+        }
+    }
+}
