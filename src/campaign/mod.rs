@@ -9,6 +9,7 @@
 //!
 //! Each change of state is on disk, with its event, before it is answered.
 
+pub mod content;
 pub mod job;
 pub mod model;
 pub mod ports;

@@ -56,6 +56,11 @@ pub struct Assembled {
 }
 
 impl Assembled {
+    /// The header with its empty line, and what the first part has of the body.
+    pub fn split(&self) -> (&[u8], &[u8]) {
+        self.parts.first().map_or((&[], &[]), |first| first.split_at(self.body_at.min(first.len())))
+    }
+
     /// The octets in one piece.
     pub fn concat(&self) -> Vec<u8> {
         self.parts.concat()

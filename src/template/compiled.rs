@@ -165,7 +165,8 @@ impl Compiled {
             TemplateError { part: name.clone(), line, column, message, hint }
         };
         let compile_error = |error: Error| {
-            let offset = error.range().map_or_else(|| line_start(source, error.line().unwrap_or(1)), |range| range.start);
+            let offset =
+                error.range().map_or_else(|| line_start(source, error.line().unwrap_or(1)), |range| range.start);
             wrong(offset, message_of(&error), None)
         };
         self.strict.add_template_owned(name.clone(), source.to_owned()).map_err(compile_error)?;
@@ -240,7 +241,8 @@ impl Compiled {
         let mut text = self.run(env, name, &root)?;
         if is_header(name) {
             // Line ends of the template itself fold nothing: the header is encoded later.
-            text = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+            text =
+                text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         }
         Ok(Rendered { text, cleaned: root.is_cleaned() })
     }
@@ -249,7 +251,8 @@ impl Compiled {
         let context = Value::from_dyn_object(Arc::clone(root));
         let max = self.options.output_max;
         let mut out = Limited { text: Vec::with_capacity(1024), max };
-        let done = env.get_template(name).and_then(|template| template.render_captured_to(context, &mut out).map(|_| ()));
+        let done =
+            env.get_template(name).and_then(|template| template.render_captured_to(context, &mut out).map(|_| ()));
         match done {
             Ok(()) => String::from_utf8(out.text).map_err(|_| RenderError::Other {
                 part: name.to_owned(),

@@ -56,7 +56,9 @@ fn moment(text: &str) -> Result<Option<When>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
-    dates::parse(text).map(Some).ok_or_else(|| invalid(format!("\"{text}\" is no date: write 2026-11-23, or 2026-11-23T09:30:00Z")))
+    dates::parse(text)
+        .map(Some)
+        .ok_or_else(|| invalid(format!("\"{text}\" is no date: write 2026-11-23, or 2026-11-23T09:30:00Z")))
 }
 
 fn days_since(state: &State, when: Cow<'_, str>) -> Result<Value, Error> {
@@ -87,7 +89,9 @@ fn date(
         When::Civil(at) => at.to_zoned_datetime(TimeZone::UTC).map_err(|e| invalid(e.to_string()))?,
         When::Instant(at) => {
             let zone = match tz {
-                Some(name) if !name.is_empty() => zone(&name).ok_or_else(|| invalid(format!("there is no time zone \"{name}\"")))?,
+                Some(name) if !name.is_empty() => {
+                    zone(&name).ok_or_else(|| invalid(format!("there is no time zone \"{name}\"")))?
+                }
                 _ => with_root(state, |root| root.tz().and_then(zone))?.unwrap_or(TimeZone::UTC),
             };
             at.to_zoned_datetime(zone)

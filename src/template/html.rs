@@ -150,7 +150,8 @@ pub(super) fn attribute<'h>(attributes: &'h str, wanted: &str) -> Option<Cow<'h,
         }
         let name_len = rest.find(|c: char| c.is_whitespace() || matches!(c, '=' | '/')).unwrap_or(rest.len()).max(1);
         // A name may begin with `=`, by HTML's own rules; it must only not stop the reading.
-        let name_len = rest.char_indices().map(|(at, c)| at + c.len_utf8()).find(|at| *at >= name_len).unwrap_or(rest.len());
+        let name_len =
+            rest.char_indices().map(|(at, c)| at + c.len_utf8()).find(|at| *at >= name_len).unwrap_or(rest.len());
         let name = &rest[..name_len];
         rest = rest[name_len..].trim_start();
         let mut value = "";
@@ -185,13 +186,54 @@ fn value_end(text: &str, quote: Option<char>) -> usize {
 
 /// Names of entities that mail has; others stay as they are written.
 const ENTITIES: [(&str, &str); 48] = [
-    ("amp", "&"), ("lt", "<"), ("gt", ">"), ("quot", "\""), ("apos", "'"), ("nbsp", "\u{a0}"), ("copy", "©"),
-    ("reg", "®"), ("trade", "™"), ("euro", "€"), ("pound", "£"), ("yen", "¥"), ("cent", "¢"), ("hellip", "…"),
-    ("mdash", "—"), ("ndash", "–"), ("lsquo", "‘"), ("rsquo", "’"), ("ldquo", "“"), ("rdquo", "”"), ("sbquo", "‚"),
-    ("bdquo", "„"), ("laquo", "«"), ("raquo", "»"), ("middot", "·"), ("bull", "•"), ("deg", "°"), ("sect", "§"),
-    ("auml", "ä"), ("ouml", "ö"), ("uuml", "ü"), ("Auml", "Ä"), ("Ouml", "Ö"), ("Uuml", "Ü"), ("szlig", "ß"),
-    ("eacute", "é"), ("egrave", "è"), ("agrave", "à"), ("ccedil", "ç"), ("times", "×"), ("rarr", "→"), ("larr", "←"),
-    ("zwnj", ""), ("zwj", ""), ("shy", ""), ("ensp", " "), ("emsp", " "), ("thinsp", "\u{2009}"),
+    ("amp", "&"),
+    ("lt", "<"),
+    ("gt", ">"),
+    ("quot", "\""),
+    ("apos", "'"),
+    ("nbsp", "\u{a0}"),
+    ("copy", "©"),
+    ("reg", "®"),
+    ("trade", "™"),
+    ("euro", "€"),
+    ("pound", "£"),
+    ("yen", "¥"),
+    ("cent", "¢"),
+    ("hellip", "…"),
+    ("mdash", "—"),
+    ("ndash", "–"),
+    ("lsquo", "‘"),
+    ("rsquo", "’"),
+    ("ldquo", "“"),
+    ("rdquo", "”"),
+    ("sbquo", "‚"),
+    ("bdquo", "„"),
+    ("laquo", "«"),
+    ("raquo", "»"),
+    ("middot", "·"),
+    ("bull", "•"),
+    ("deg", "°"),
+    ("sect", "§"),
+    ("auml", "ä"),
+    ("ouml", "ö"),
+    ("uuml", "ü"),
+    ("Auml", "Ä"),
+    ("Ouml", "Ö"),
+    ("Uuml", "Ü"),
+    ("szlig", "ß"),
+    ("eacute", "é"),
+    ("egrave", "è"),
+    ("agrave", "à"),
+    ("ccedil", "ç"),
+    ("times", "×"),
+    ("rarr", "→"),
+    ("larr", "←"),
+    ("zwnj", ""),
+    ("zwj", ""),
+    ("shy", ""),
+    ("ensp", " "),
+    ("emsp", " "),
+    ("thinsp", "\u{2009}"),
 ];
 
 /// The longest name of an entity, with `&` and `;`.

@@ -9,20 +9,117 @@ use crate::types::nearest;
 
 /// Filters: the engine's, then ours.
 pub(super) const FILTERS: [&str; 61] = [
-    "safe", "escape", "e", "lower", "upper", "title", "capitalize", "replace", "length", "count", "dictsort", "items",
-    "reverse", "trim", "join", "split", "lines", "default", "d", "round", "abs", "int", "float", "attr", "first", "last",
-    "min", "max", "sort", "list", "string", "bool", "batch", "slice", "sum", "indent", "select", "reject", "selectattr",
-    "rejectattr", "map", "groupby", "unique", "chain", "zip", "pprint", "format", "urlencode", "date", "number",
-    "currency", "salutation", "first_word", "truncate", "nl2br", "days_since", "days_until", "age", "containing",
-    "startingwith", "endingwith",
+    "safe",
+    "escape",
+    "e",
+    "lower",
+    "upper",
+    "title",
+    "capitalize",
+    "replace",
+    "length",
+    "count",
+    "dictsort",
+    "items",
+    "reverse",
+    "trim",
+    "join",
+    "split",
+    "lines",
+    "default",
+    "d",
+    "round",
+    "abs",
+    "int",
+    "float",
+    "attr",
+    "first",
+    "last",
+    "min",
+    "max",
+    "sort",
+    "list",
+    "string",
+    "bool",
+    "batch",
+    "slice",
+    "sum",
+    "indent",
+    "select",
+    "reject",
+    "selectattr",
+    "rejectattr",
+    "map",
+    "groupby",
+    "unique",
+    "chain",
+    "zip",
+    "pprint",
+    "format",
+    "urlencode",
+    "date",
+    "number",
+    "currency",
+    "salutation",
+    "first_word",
+    "truncate",
+    "nl2br",
+    "days_since",
+    "days_until",
+    "age",
+    "containing",
+    "startingwith",
+    "endingwith",
 ];
 
 /// Tests: the engine's, then ours.
 pub(super) const TESTS: [&str; 46] = [
-    "undefined", "defined", "none", "safe", "escaped", "boolean", "odd", "even", "divisibleby", "number", "integer",
-    "int", "float", "string", "sequence", "iterable", "mapping", "startingwith", "endingwith", "lower", "upper",
-    "sameas", "eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge",
-    ">=", "in", "true", "false", "filter", "test", "missing", "containing", "matching", "callable",
+    "undefined",
+    "defined",
+    "none",
+    "safe",
+    "escaped",
+    "boolean",
+    "odd",
+    "even",
+    "divisibleby",
+    "number",
+    "integer",
+    "int",
+    "float",
+    "string",
+    "sequence",
+    "iterable",
+    "mapping",
+    "startingwith",
+    "endingwith",
+    "lower",
+    "upper",
+    "sameas",
+    "eq",
+    "equalto",
+    "==",
+    "ne",
+    "!=",
+    "lt",
+    "lessthan",
+    "<",
+    "le",
+    "<=",
+    "gt",
+    "greaterthan",
+    ">",
+    "ge",
+    ">=",
+    "in",
+    "true",
+    "false",
+    "filter",
+    "test",
+    "missing",
+    "containing",
+    "matching",
+    "callable",
 ];
 
 /// Functions: the engine's, then ours.
@@ -30,9 +127,8 @@ pub(super) const FUNCTIONS: [&str; 9] =
     ["range", "dict", "namespace", "now", "days_since", "days_until", "age", "caller", "super"];
 
 /// Words of the language that are no variables.
-const KEYWORDS: [&str; 14] = [
-    "and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None", "loop",
-];
+const KEYWORDS: [&str; 14] =
+    ["and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None", "loop"];
 
 /// What a template uses.
 #[derive(Default, Debug)]
@@ -132,7 +228,10 @@ fn read_block(tokens: &[Token<'_>], used: &mut Used, calls: &mut Vec<(usize, Str
                 if !FILTERS.contains(&token.word) {
                     return Err(unknown(token.at, "filter", token.word, &FILTERS));
                 }
-                used.is_simple &= !matches!(token.word, "map" | "attr" | "select" | "reject" | "selectattr" | "rejectattr" | "groupby");
+                used.is_simple &= !matches!(
+                    token.word,
+                    "map" | "attr" | "select" | "reject" | "selectattr" | "rejectattr" | "groupby"
+                );
             }
             _ if is_test && token.word != "not" => {
                 if !TESTS.contains(&token.word) && !KEYWORDS.contains(&token.word) {

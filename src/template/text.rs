@@ -88,7 +88,9 @@ fn convert(html: &str, is_template: bool) -> String {
     while let Some(piece) = pieces.next() {
         if let Some((name, depth)) = &mut skipped {
             match piece {
-                Piece::Open(open, attributes) if open.eq_ignore_ascii_case(name) && !attributes.ends_with('/') => *depth += 1,
+                Piece::Open(open, attributes) if open.eq_ignore_ascii_case(name) && !attributes.ends_with('/') => {
+                    *depth += 1
+                }
                 Piece::Close(close) if close.eq_ignore_ascii_case(name) => *depth -= 1,
                 // Statements are kept: an `endif` may close what began before.
                 Piece::Block(block) if block.starts_with("{%") => writer.block(block),
@@ -155,7 +157,10 @@ impl Writer {
             self.joins = false;
         }
         // Characters without width only fill the line beside the subject.
-        let shown: String = text.chars().filter(|c| !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}' | '\u{34f}')).collect();
+        let shown: String = text
+            .chars()
+            .filter(|c| !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}' | '\u{34f}'))
+            .collect();
         let mut words = shown.split(is_space).filter(|word| !word.is_empty()).peekable();
         while let Some(word) = words.next() {
             self.word(word, word.chars().count());
@@ -352,8 +357,8 @@ impl Writer {
 fn gap_of(name: &str) -> usize {
     match name {
         "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "table" | "dl" | "figure" | "fieldset" => 2,
-        "div" | "tr" | "section" | "article" | "header" | "footer" | "main" | "nav" | "aside" | "address" | "center"
-        | "form" | "dt" | "dd" | "caption" | "figcaption" | "tbody" | "thead" | "body" => 1,
+        "div" | "tr" | "section" | "article" | "header" | "footer" | "main" | "nav" | "aside" | "address"
+        | "center" | "form" | "dt" | "dd" | "caption" | "figcaption" | "tbody" | "thead" | "body" => 1,
         _ => 0,
     }
 }

@@ -144,7 +144,8 @@ impl<'a> Eval<'a, '_> {
             _ => {}
         }
         // The variable is whom the message is about, on whichever side it stands.
-        let (about, about_expr, other) = if self.name_of(a).is_some() { (&left, a, &right) } else { (&right, b, &left) };
+        let (about, about_expr, other) =
+            if self.name_of(a).is_some() { (&left, a, &right) } else { (&right, b, &left) };
         Err(self.type_error(about_expr, about, &format!("is compared with {}", describe(other))))
     }
 
@@ -173,7 +174,13 @@ impl<'a> Eval<'a, '_> {
         Ok(found != negated)
     }
 
-    fn is(&mut self, negated: bool, test: Test, value: &'a Expr, argument: Option<&'a Expr>) -> Result<bool, SegmentError> {
+    fn is(
+        &mut self,
+        negated: bool,
+        test: Test,
+        value: &'a Expr,
+        argument: Option<&'a Expr>,
+    ) -> Result<bool, SegmentError> {
         let found = self.value(value)?;
         let holds = match test {
             Test::Defined => !matches!(*found, Val::Missing),
@@ -277,7 +284,9 @@ impl<'a> Eval<'a, '_> {
                     (_, None) => val(Val::Missing),
                     (Call::Int, Some(Num::Float(n))) => val(Val::Int(n.trunc() as i64)),
                     (Call::Float, Some(n)) => val(Val::Float(n.float())),
-                    (Call::Abs, Some(Num::Int(n))) => val(n.checked_abs().map_or(Val::Float((n as f64).abs()), Val::Int)),
+                    (Call::Abs, Some(Num::Int(n))) => {
+                        val(n.checked_abs().map_or(Val::Float((n as f64).abs()), Val::Int))
+                    }
                     (Call::Abs, Some(Num::Float(n))) => val(Val::Float(n.abs())),
                     (_, Some(Num::Int(n))) => val(Val::Int(n)),
                     (_, Some(Num::Float(n))) => val(Val::Float(n)),
@@ -400,11 +409,7 @@ fn order(a: &Val<'_>, b: &Val<'_>) -> Option<Ordering> {
 }
 
 fn truth_word(text: &str) -> Option<bool> {
-    if text.eq_ignore_ascii_case("true") {
-        Some(true)
-    } else {
-        text.eq_ignore_ascii_case("false").then_some(false)
-    }
+    if text.eq_ignore_ascii_case("true") { Some(true) } else { text.eq_ignore_ascii_case("false").then_some(false) }
 }
 
 fn describe(value: &Val<'_>) -> String {

@@ -153,7 +153,12 @@ impl Segment {
         self.eval_values(&values, now, &mut Missing::default())
     }
 
-    fn eval_values(&self, values: &[row::Val<'_>], now: Timestamp, missing: &mut Missing) -> Result<bool, SegmentError> {
+    fn eval_values(
+        &self,
+        values: &[row::Val<'_>],
+        now: Timestamp,
+        missing: &mut Missing,
+    ) -> Result<bool, SegmentError> {
         missing.begin(self.names.len());
         let result = eval::Eval { values, names: &self.names, now, missing }.truth(&self.expr);
         missing.end();
