@@ -10,6 +10,7 @@
 //! Each change of state is on disk, with its event, before it is answered.
 
 pub mod contacts;
+pub mod content;
 mod engine;
 mod error;
 pub mod job;

@@ -72,49 +72,72 @@ pub(super) fn relaxed_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The SHA-256 of a body in relaxed form (§3.4.4).
+#[cfg(test)]
+pub(super) fn body_hash(body: &[u8]) -> Digest {
+    let mut hash = BodyHash::new();
+    hash.update(body);
+    hash.finish()
+}
+
+/// The SHA-256 of a body in relaxed form (§3.4.4), which may come in pieces of whole lines.
 ///
 /// White space at line ends goes, runs of it within a line become one space, empty lines at the end go (also those that had
 /// only white space), and what is left ends with CRLF; a body of nothing stays nothing.
-pub(super) fn body_hash(body: &[u8]) -> Digest {
-    let mut hasher = Hasher { context: Context::new(&SHA256), gathered: Vec::with_capacity(GATHER_MAX) };
-    // Lines from `clean` on are canonical as they stand and not yet hashed.
-    let mut clean = 0;
-    let mut at = 0;
-    // Empty lines are counted until a line with something in it shows that they are not the last.
-    let mut empty_lines = 0_usize;
-    while at < body.len() {
-        let end = line_end(body, at);
-        let (line, has_crlf) = match body[at..end].strip_suffix(b"\r\n") {
-            Some(line) => (line, true),
-            None => (&body[at..end], false),
-        };
-        if is_relaxed(line) && has_crlf && empty_lines == 0 && !line.is_empty() {
-            at = end;
-            continue;
-        }
-        if clean < at {
-            hasher.write(&body[clean..at]);
-        }
-        if line.iter().all(|b| matches!(b, b' ' | b'\t')) {
-            empty_lines += 1;
-            clean = end;
-        } else {
-            for _ in 0..std::mem::take(&mut empty_lines) {
-                hasher.write(b"\r\n");
+pub(super) struct BodyHash {
+    hasher: Hasher,
+    /// Empty lines are counted until a line with something in it shows that they are not the last.
+    empty_lines: usize,
+}
+
+impl BodyHash {
+    pub(super) fn new() -> Self {
+        let hasher = Hasher { context: Context::new(&SHA256), gathered: Vec::with_capacity(GATHER_MAX) };
+        Self { hasher, empty_lines: 0 }
+    }
+
+    /// The next piece; all but the last end with CRLF.
+    pub(super) fn update(&mut self, body: &[u8]) {
+        let hasher = &mut self.hasher;
+        // Lines from `clean` on are canonical as they stand and not yet hashed.
+        let mut clean = 0;
+        let mut at = 0;
+        while at < body.len() {
+            let end = line_end(body, at);
+            let (line, has_crlf) = match body[at..end].strip_suffix(b"\r\n") {
+                Some(line) => (line, true),
+                None => (&body[at..end], false),
+            };
+            if is_relaxed(line) && has_crlf && self.empty_lines == 0 && !line.is_empty() {
+                at = end;
+                continue;
             }
-            if is_relaxed(line) && has_crlf {
-                clean = at;
-            } else {
-                hasher.relaxed_line(line);
+            if clean < at {
+                hasher.write(&body[clean..at]);
+            }
+            if line.iter().all(|b| matches!(b, b' ' | b'\t')) {
+                self.empty_lines += 1;
                 clean = end;
+            } else {
+                for _ in 0..std::mem::take(&mut self.empty_lines) {
+                    hasher.write(b"\r\n");
+                }
+                if is_relaxed(line) && has_crlf {
+                    clean = at;
+                } else {
+                    hasher.relaxed_line(line);
+                    clean = end;
+                }
             }
+            at = end;
         }
-        at = end;
+        if clean < body.len() {
+            hasher.write(&body[clean..]);
+        }
     }
-    if clean < body.len() {
-        hasher.write(&body[clean..]);
+
+    pub(super) fn finish(self) -> Digest {
+        self.hasher.finish()
     }
-    hasher.finish()
 }
 
 /// Behind the CRLF that ends the line at `start`. A lone LF or CR is an octet like any other.

@@ -22,7 +22,7 @@ mod sign;
 pub use key::{Algorithm, GeneratedKey, KeyError, PrivateKey, RSA_BITS_MIN, keygen};
 pub use record::{DnsRecord, TXT_STRING_MAX, dns_record};
 pub use ring::{Key, KeyRing, KeySpec, SignFor};
-pub use sign::{SignError, sign};
+pub use sign::{SignError, sign, sign_parts};
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::canonical::{Field, body_hash, relaxed_field, split};
+use super::canonical::{BodyHash, Field, relaxed_field, split};
 use super::ring::Key;
 use crate::types::{Domain, Timestamp};
 
@@ -75,6 +75,27 @@ pub struct SignError {
 /// `message` is what is sent: a header and a body with CRLF line ends, as it will be on the wire before dot-stuffing. With
 /// several keys all must succeed.
 pub fn sign(message: &[u8], keys: &[Arc<Key>], now: Timestamp) -> Result<Vec<u8>, SignError> {
+    let (fields, body) = split(message);
+    sign_fields(&fields, [body], keys, now)
+}
+
+/// As [`sign()`], for a message in parts that are not put together: the header, which may have its empty line, and the body in pieces of
+/// whole lines.
+pub fn sign_parts<'a>(
+    header: &[u8],
+    body: impl IntoIterator<Item = &'a [u8]>,
+    keys: &[Arc<Key>],
+    now: Timestamp,
+) -> Result<Vec<u8>, SignError> {
+    sign_fields(&split(header).0, body, keys, now)
+}
+
+fn sign_fields<'a>(
+    fields: &[Field<'_>],
+    body: impl IntoIterator<Item = &'a [u8]>,
+    keys: &[Arc<Key>],
+    now: Timestamp,
+) -> Result<Vec<u8>, SignError> {
     let error = |key: &Key, reason: &str| SignError {
         domain: key.domain.clone(),
         selector: key.selector.clone(),
@@ -88,9 +109,10 @@ pub fn sign(message: &[u8], keys: &[Arc<Key>], now: Timestamp) -> Result<Vec<u8>
         // Before any work: no RSA signature is made that a broken second key throws away.
         key.private.as_ref().map_err(|reason| error(key, reason))?;
     }
-    let (fields, body) = split(message);
-    let body_hash = STANDARD.encode(body_hash(body));
-    let (names, canonical) = signed_fields(&fields);
+    let mut body_hash = BodyHash::new();
+    body.into_iter().for_each(|piece| body_hash.update(piece));
+    let body_hash = STANDARD.encode(body_hash.finish());
+    let (names, canonical) = signed_fields(fields);
     let mut fields_hash = Context::new(&SHA256);
     fields_hash.update(&canonical);
     for key in keys {

@@ -6,6 +6,7 @@
 //! The list in `docs/metrics.md` is made from the registry.
 
 pub mod backlog;
+pub mod content;
 pub mod delivery;
 pub mod dkim;
 pub mod http;

@@ -90,7 +90,7 @@ pub struct BuildError {
     pub too_large: bool,
 }
 
-fn error(field: impl Into<String>, reason: impl Into<String>) -> BuildError {
+pub(super) fn error(field: impl Into<String>, reason: impl Into<String>) -> BuildError {
     BuildError { field: field.into(), reason: reason.into(), too_large: false }
 }
 
@@ -211,8 +211,8 @@ impl Message {
     }
 }
 
-/// Fields that are not free: those that the message's own fields make, that decide on delivery, that others trust.
-fn is_reserved(name: &str) -> bool {
+/// Whether a field is not free: one that the message's own fields make, that decides on delivery, or that others trust.
+pub fn is_reserved(name: &str) -> bool {
     const NAMES: [&str; 15] = [
         "From",
         "To",
@@ -294,7 +294,8 @@ impl Attachment {
         STANDARD.decode(base64).map_err(bad)
     }
 
-    fn part(&self, field: &str) -> Result<MimePart<'_>, BuildError> {
+    /// The file as a part: its fields and its content in base64. `field` is named in the error.
+    pub(super) fn part(&self, field: &str) -> Result<MimePart<'_>, BuildError> {
         let mut content_type = media_type(&format!("{field}.content_type"), &self.content_type)?;
         if let Some(name) = &self.filename {
             let field = format!("{field}.filename");

@@ -12,40 +12,75 @@ pub const LINE_MAX: usize = 998;
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
+/// Octets that stand for themselves in quoted-printable within a line.
+const QP_PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut octet = b' ';
+    while octet <= b'~' {
+        plain[octet as usize] = octet != b'=';
+        octet += 1;
+    }
+    plain[b'\t' as usize] = true;
+    plain
+};
+
 /// Appends text with CRLF line ends in quoted-printable. Line ends stay; a CR or LF alone is encoded.
 pub fn quoted_printable(text: &[u8], out: &mut Vec<u8>) {
-    let mut column = 0;
+    let mut begin = 0;
     let mut at = 0;
-    while at < text.len() {
-        let byte = text[at];
-        if text[at..].starts_with(b"\r\n") {
+    while let Some(lf) = memchr(b'\n', &text[at..]) {
+        at += lf + 1;
+        if let Some(line) = text[begin..at].strip_suffix(b"\r\n") {
+            quoted_printable_line(line, out);
             out.extend_from_slice(b"\r\n");
-            column = 0;
-            at += 2;
-            continue;
+            begin = at;
         }
-        let rest = &text[at + 1..];
-        let line_ends = rest.is_empty() || rest.starts_with(b"\r\n");
-        let plain = match byte {
-            b'=' => false,
-            // White space at the end of a line would get lost on the way.
-            b' ' | b'\t' => !line_ends,
-            _ => byte.is_ascii_graphic(),
-        };
-        let width = if plain { 1 } else { 3 };
-        let room = if line_ends { ENCODED_LINE_MAX } else { ENCODED_LINE_MAX - 1 };
-        if column + width > room {
-            out.extend_from_slice(b"=\r\n");
-            column = 0;
-        }
-        if plain {
-            out.push(byte);
-        } else {
-            out.extend_from_slice(&[b'=', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-        column += width;
-        at += 1;
     }
+    quoted_printable_line(&text[begin..], out);
+}
+
+/// One line, without its CRLF. What needs no encoding is copied in runs: a large HTML part is made for each recipient.
+fn quoted_printable_line(line: &[u8], out: &mut Vec<u8>) {
+    // White space at the end of a line would get lost on the way.
+    let (inner, last) = match line.split_last() {
+        Some((last @ (b' ' | b'\t'), inner)) => (inner, Some(*last)),
+        _ => (line, None),
+    };
+    let mut column = 0;
+    let mut rest = inner;
+    while !rest.is_empty() {
+        // What ends the line may fill it; before anything else there must be room for the `=` of a soft line end.
+        let fits = last.is_none() && rest.len() <= ENCODED_LINE_MAX - column;
+        let room = if fits { rest.len() } else { ENCODED_LINE_MAX - 1 - column };
+        let piece = &rest[..rest.len().min(room)];
+        let run = piece.iter().position(|octet| !QP_PLAIN[usize::from(*octet)]).unwrap_or(piece.len());
+        out.extend_from_slice(&piece[..run]);
+        column += run;
+        rest = &rest[run..];
+        if run == piece.len() {
+            if !rest.is_empty() {
+                out.extend_from_slice(b"=\r\n");
+                column = 0;
+            }
+        } else {
+            let at_end = rest.len() == 1 && last.is_none();
+            quoted_printable_octet(rest[0], at_end, &mut column, out);
+            rest = &rest[1..];
+        }
+    }
+    if let Some(last) = last {
+        quoted_printable_octet(last, true, &mut column, out);
+    }
+}
+
+fn quoted_printable_octet(octet: u8, at_end: bool, column: &mut usize, out: &mut Vec<u8>) {
+    let room = if at_end { ENCODED_LINE_MAX } else { ENCODED_LINE_MAX - 1 };
+    if *column + 3 > room {
+        out.extend_from_slice(b"=\r\n");
+        *column = 0;
+    }
+    out.extend_from_slice(&[b'=', HEX[usize::from(octet >> 4)], HEX[usize::from(octet & 15)]]);
+    *column += 3;
 }
 
 /// Appends octets in base64, in lines of [`ENCODED_LINE_MAX`], each but the last with a CRLF.
@@ -72,7 +107,8 @@ pub fn is_plain_text(text: &[u8]) -> bool {
             Some(_) => return false,
             None => (rest, &rest[rest.len()..]),
         };
-        let is_plain = line.iter().all(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\t'));
+        // Without an early end the compiler makes vectors of it.
+        let is_plain = line.iter().fold(true, |plain, b| plain & (matches!(b, b' '..=b'~') | (*b == b'\t')));
         if !is_plain || line.len() > LINE_MAX || line.ends_with(b" ") || line.ends_with(b"\t") {
             return false;
         }

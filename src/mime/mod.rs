@@ -2,8 +2,10 @@
 
 pub mod build;
 pub mod encode;
+pub mod field;
 pub mod raw;
 pub mod seven_bit;
+pub mod skeleton;
 
 pub mod submission;
 pub use raw::{RawError, check_raw};

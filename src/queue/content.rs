@@ -172,7 +172,8 @@ impl<S: MessageSource> ContentMaker for StoredContent<S> {
     }
 }
 
-fn check_size(size: u64, limits: PeerLimits) -> Result<(), Failure> {
+/// Refuses what is larger than the peer takes.
+pub(crate) fn check_size(size: u64, limits: PeerLimits) -> Result<(), Failure> {
     if limits.size_max > 0 && size > limits.size_max {
         // RFC 1870 §6.1, before the peer has to say so.
         let text = format!("the message has {size} octets, the peer takes {}", limits.size_max);
@@ -181,7 +182,8 @@ fn check_size(size: u64, limits: PeerLimits) -> Result<(), Failure> {
     Ok(())
 }
 
-fn pool_ended(error: PoolEnded) -> Failure {
+/// The failure of work that no thread does any more: it can be tried again.
+pub(crate) fn pool_ended(error: PoolEnded) -> Failure {
     failure(Severity::Temporary, 451, "4.3.0", &error.to_string())
 }
 
