@@ -187,6 +187,23 @@ fn rows_that_were_never_tried_go_with_the_end_of_their_run() {
 }
 
 #[test]
+fn a_row_given_back_untried_after_the_end_of_its_run_is_not_sent() {
+    let mut world = World::new(65, fast());
+    world.upload(1, "spring", &addresses(400, 4), 1);
+    world.run_campaign(1, true, DAYS_4);
+    world.run_until(world.now.after(Duration::from_millis(80)));
+    world.run_campaign(1, false, DAYS_4);
+    world.run_until(world.now.after(Duration::from_millis(4)));
+    let (given, in_flight) = (world.given.len(), world.scheduler.totals.in_flight);
+    assert!(in_flight > 0 && given < 400, "{in_flight} of {given}");
+    world.not_tried = 1_000;
+    world.run_for(10);
+    assert_eq!((world.given.len(), world.not_tried), (given, 1_000 - in_flight));
+    world.run_for(60);
+    assert_nothing_is_left(&world);
+}
+
+#[test]
 fn a_cancel_takes_out_what_waits_for_another_attempt() {
     let mut world = World::new(56, fast());
     world.upload(1, "spring", &addresses(400, 4), 1);
