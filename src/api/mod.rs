@@ -11,6 +11,7 @@
 mod admin;
 mod auth;
 mod compose;
+mod contacts;
 mod events;
 mod health;
 mod idempotency;
@@ -21,6 +22,7 @@ pub mod ports;
 mod problem;
 mod queues;
 mod raw;
+pub mod recipients;
 mod server;
 mod trace;
 pub mod types;
@@ -41,6 +43,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use crate::campaign::contacts::Contacts;
 use crate::config::Config;
 use crate::metrics::{Metrics, Registry};
 use crate::queue::admin::{AdminHandle, Command, Reply};
@@ -73,6 +76,8 @@ pub struct Parts {
     pub queues: AdminHandle,
     /// How JSON becomes a message.
     pub compose: Arc<dyn Compose>,
+    /// The audiences.
+    pub contacts: Contacts,
     /// What the daemon does when asked.
     pub control: Arc<dyn Control>,
     /// What `/metrics` shows.

@@ -294,6 +294,7 @@ fn start_control(
         clock: clock.clone(),
         intake: Arc::new(ports::Door(hands.intake.clone())),
         read: Arc::new(hands.reader.clone()),
+        contacts: crate::campaign::contacts::Contacts::new(ledger.clone(), hands.reader.clone(), clock.clone()),
         ledger,
         queues: hands.queues.clone(),
         compose: Arc::new(ports::Writer { config: hands.config.clone(), clock: clock.clone() }),

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 
 use super::super::ports::*;
 use super::super::{Api, Parts};
+use crate::campaign::contacts::Contacts;
 use crate::config::{ApiKey, Config, Http, Role, Tenant};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::{Registry, register_all};
@@ -144,6 +145,10 @@ impl World {
             read: Arc::new(fake.clone()),
             ledger: fake.ledger(),
             queues: fake.scheduler(),
+            contacts: {
+                let store = crate::campaign::recipients::testing::FakeStore::new();
+                Contacts::new(store.ledger, store.reader, clock.clone())
+            },
             compose: Arc::new(fake.clone()),
             control: Arc::new(fake.clone()),
             metrics: Arc::new(register_all(&registry)),

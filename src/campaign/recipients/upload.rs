@@ -405,19 +405,17 @@ impl Upload {
         let suppressed = self.inner.screen.suppressed(&self.target, &mailboxes).await?;
         let excluded = self.excluded(&hashes, &mailboxes).await?;
         let mut here = HashSet::with_capacity(rows.len());
-        let verdict =
-            |((hash, sent), (suppressed, excluded)): ((&AddressHash, _), (Option<Box<str>>, Option<String>))| {
-                let known: Option<_> = sent;
-                if known.is_some() || self.pending.contains(hash) || !here.insert(*hash) {
-                    return Some((Reason::Duplicate, String::new()));
-                }
-                match (suppressed, excluded) {
-                    (Some(why), _) => Some((Reason::Suppressed, why.into())),
-                    (None, Some(why)) => Some((Reason::Excluded, why)),
-                    (None, None) => None,
-                }
-            };
-        Ok(hashes.iter().zip(sent).zip(suppressed.into_iter().zip(excluded)).map(verdict).collect())
+        let mut verdicts = Vec::with_capacity(rows.len());
+        for (((hash, sent), suppressed), excluded) in hashes.iter().zip(sent).zip(suppressed).zip(excluded) {
+            let there = sent.is_some() || self.pending.contains(hash) || !here.insert(*hash);
+            verdicts.push(match (there, suppressed, excluded) {
+                (true, _, _) => Some((Reason::Duplicate, String::new())),
+                (false, Some(why), _) => Some((Reason::Suppressed, why.into())),
+                (false, None, Some(why)) => Some((Reason::Excluded, why)),
+                (false, None, None) => None,
+            });
+        }
+        Ok(verdicts)
     }
 
     /// Who got an excluded campaign, or is in an excluded audience.

@@ -121,15 +121,32 @@ impl Client {
         body.map(|b| b.to_bytes()).map_err(|e| anyhow!("the daemon's answer broke off: {e}"))
     }
 
+    /// A request with a body of any media type, answered with octets.
+    pub async fn bytes_of(&self, method: Method, path: &str, media: &str, body: Vec<u8>) -> anyhow::Result<Bytes> {
+        let response = self.open_as(method, path, media, Some(body)).await?;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        body.map(|b| b.to_bytes()).map_err(|e| anyhow!("the daemon's answer broke off: {e}"))
+    }
+
     /// A request whose answer's body is read as it comes. An error status is an error.
     pub async fn open(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Response<Incoming>> {
+        self.open_as(method, path, "application/json", body).await
+    }
+
+    async fn open_as(
+        &self,
+        method: Method,
+        path: &str,
+        media: &str,
+        body: Option<Vec<u8>>,
+    ) -> anyhow::Result<Response<Incoming>> {
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // The connection is driven until both sides are done with it; its error shows in the request's.
         tokio::spawn(connection);
         let mut request = self.request(method, path);
         if body.is_some() {
-            request = request.header("content-type", "application/json");
+            request = request.header("content-type", media);
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
         let response = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))

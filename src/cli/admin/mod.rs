@@ -8,6 +8,7 @@
 
 mod campaign;
 mod client;
+mod contacts;
 mod control;
 mod csv;
 mod events;
@@ -67,6 +68,9 @@ pub enum AdminCommand {
     /// Read the event log
     #[command(after_long_help = events::EXAMPLES)]
     Events(events::EventsArgs),
+    /// Keep audiences
+    #[command(after_long_help = contacts::EXAMPLES)]
+    Contacts(contacts::ContactsArgs),
     /// Write a consistent copy of the store while mail flows
     Backup(control::BackupArgs),
     /// End intake, deliver what can be delivered, then end the daemon
@@ -94,6 +98,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
             AdminCommand::Message(args) => &args.connection,
             AdminCommand::Trace(args) => &args.connection,
             AdminCommand::Events(args) => &args.connection,
+            AdminCommand::Contacts(args) => &args.connection,
             AdminCommand::Backup(args) => &args.connection,
             AdminCommand::Drain(args) => &args.connection,
             AdminCommand::Reload(args) | AdminCommand::Status(args) => &args.connection,
@@ -119,6 +124,7 @@ pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> 
         AdminCommand::Message(args) => message::run(&args.command, client, out).await,
         AdminCommand::Trace(args) => message::run_trace(&args.command, client, out).await,
         AdminCommand::Events(args) => events::run(&args.command, client, out).await,
+        AdminCommand::Contacts(args) => contacts::run(args, client, out).await,
         AdminCommand::Backup(args) => control::backup(args, client, out).await,
         AdminCommand::Drain(args) => control::drain(args, client, out).await,
         AdminCommand::Reload(_) => control::reload(client, out).await,
