@@ -12,5 +12,6 @@
 pub mod job;
 pub mod model;
 pub mod ports;
+pub mod preflight;
 pub mod schedule;
 pub mod state;
