@@ -18,6 +18,7 @@ pub mod model;
 pub mod ports;
 pub mod recipients;
 mod registry;
+pub mod preflight;
 pub mod schedule;
 pub mod state;
 mod stop;

@@ -25,7 +25,7 @@ pub use delivery::{
 };
 pub use hosts::{RouteHost, RouteTarget};
 pub use load::{Environment, load, load_with};
-pub use node::{ApiKey, Durability, Http, Log, LogFormat, Public, Role, Storage, Tls};
+pub use node::{ApiKey, Check, Durability, Http, Log, LogFormat, Public, Role, Storage, Tls};
 pub use problem::{ConfigErrors, KeyPath, Problem, Step, Warning};
 pub use reload::{InUse, ReloadError, ReloadReport, plan_reload};
 pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
@@ -79,6 +79,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Limits of connections and rates towards the receivers.
     pub shaping: Shaping,
+    /// The check before a campaign's start.
+    pub check: Check,
     /// The store: space and retention.
     pub storage: Storage,
     /// The log.

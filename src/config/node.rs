@@ -85,6 +85,18 @@ pub struct Public {
     pub url: String,
 }
 
+/// The check before a campaign's start.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Check {
+    /// The URL of an rspamd worker that scores a sample, as `http://127.0.0.1:11333`. Only `http`: it belongs beside the daemon.
+    pub rspamd: Option<String>,
+    /// Address and port of a spamd (SpamAssassin) that scores a sample, as `127.0.0.1:783`.
+    pub spamassassin: Option<String>,
+    /// The score from which on a start is blocked; without it the filter's own.
+    pub spam_threshold: Option<f64>,
+}
+
 /// The store.
 #[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 #[serde(default)]

@@ -159,7 +159,7 @@ fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
             })*
         };
     }
-    compare!(smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, storage, log);
+    compare!(smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, check, storage, log);
     changed
 }
 

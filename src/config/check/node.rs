@@ -34,6 +34,31 @@ impl Check<'_> {
         }
     }
 
+    /// The filters that score a campaign before its start.
+    pub(super) fn filters(&mut self) {
+        let check = &self.config.check;
+        if let Some(url) = &check.rspamd {
+            let is_http = url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+            if !is_http {
+                self.error(
+                    at!["check", "rspamd"],
+                    format!("{url:?} is not an http URL"),
+                    "as \"http://127.0.0.1:11333\"",
+                );
+            }
+        }
+        if let Some(address) = &check.spamassassin {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+                let message = format!("{address:?} is not a host with a port");
+                self.error(at!["check", "spamassassin"], message, "as \"127.0.0.1:783\"");
+            }
+        }
+        if check.spam_threshold.is_some_and(|threshold| !threshold.is_finite()) {
+            self.error(at!["check", "spam_threshold"], "not a number", "a score, as 5.0");
+        }
+    }
+
     pub(super) fn listeners(&mut self) {
         let config = self.config;
         for (i, listener) in config.smtp.listeners.iter().enumerate() {

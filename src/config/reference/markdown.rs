@@ -91,7 +91,7 @@ fn words(name: &str, container: char, ty: Option<&TypeDoc>) -> String {
         "String" => "text",
         "PathBuf" => "path",
         "bool" => "true or false",
-        "u16" | "u32" | "u64" => "number",
+        "u16" | "u32" | "u64" | "f64" => "number",
         "HumanDuration" => "duration",
         "ByteSize" => "size",
         "Rate" => "rate",

@@ -84,6 +84,11 @@ message_rate = "100/s"
 [dns]
 resolvers = ["127.0.0.1:53"]
 
+[check]
+rspamd = "http://127.0.0.1:11333"
+spamassassin = "127.0.0.1:783"
+spam_threshold = 5.0
+
 [shaping.sites."google.com"]
 connections = 20
 connection_rate = "60/min"
