@@ -24,4 +24,5 @@ pub mod smtp;
 pub mod smtp_server;
 pub mod store;
 pub mod suppression;
+pub mod tracking;
 pub mod types;

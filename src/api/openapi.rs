@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Api, admin, events, health, messages, queues, trace};
+use super::{Api, admin, events, health, messages, queues, suppressions, trace};
 
 /// Every route of the API but `/v1/openapi.json` itself.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -31,6 +31,13 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(queues::reroute_queues))
         .routes(routes!(queues::get_suspensions, queues::post_suspension, queues::delete_suspensions))
         .routes(routes!(queues::delete_suspension))
+        .routes(routes!(
+            suppressions::get_suppressions,
+            suppressions::post_suppression,
+            suppressions::delete_suppression
+        ))
+        .routes(routes!(suppressions::import_suppressions))
+        .routes(routes!(suppressions::export_suppressions))
         .routes(routes!(admin::get_status))
         .routes(routes!(admin::post_reload))
         .routes(routes!(admin::post_backup))

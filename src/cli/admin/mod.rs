@@ -14,6 +14,7 @@ mod human;
 mod message;
 mod out;
 mod queue;
+mod suppression;
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,9 @@ pub enum AdminCommand {
     /// Read the event log
     #[command(after_long_help = events::EXAMPLES)]
     Events(events::EventsArgs),
+    /// The addresses that are not sent to
+    #[command(after_long_help = suppression::EXAMPLES)]
+    Suppression(suppression::SuppressionArgs),
     /// Write a consistent copy of the store while mail flows
     Backup(control::BackupArgs),
     /// End intake, deliver what can be delivered, then end the daemon
@@ -89,6 +93,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
             AdminCommand::Message(args) => &args.connection,
             AdminCommand::Trace(args) => &args.connection,
             AdminCommand::Events(args) => &args.connection,
+            AdminCommand::Suppression(args) => &args.connection,
             AdminCommand::Backup(args) => &args.connection,
             AdminCommand::Drain(args) => &args.connection,
             AdminCommand::Reload(args) | AdminCommand::Status(args) => &args.connection,
@@ -113,6 +118,7 @@ pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> 
         AdminCommand::Message(args) => message::run(&args.command, client, out).await,
         AdminCommand::Trace(args) => message::run_trace(&args.command, client, out).await,
         AdminCommand::Events(args) => events::run(&args.command, client, out).await,
+        AdminCommand::Suppression(args) => suppression::run(&args.command, client, out).await,
         AdminCommand::Backup(args) => control::backup(args, client, out).await,
         AdminCommand::Drain(args) => control::drain(args, client, out).await,
         AdminCommand::Reload(_) => control::reload(client, out).await,
