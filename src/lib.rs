@@ -26,4 +26,5 @@ pub mod smtp_server;
 pub mod store;
 pub mod suppression;
 pub mod template;
+pub mod tracking;
 pub mod types;

@@ -18,7 +18,7 @@ use super::input::{Params, media_type, parse_json, read_body, unsupported_media}
 use super::ports::{ComposeError, Extra};
 use super::types::MessageAccepted;
 use super::{Answer, Api, Caller, Problem, raw};
-use crate::queue::intake::{Client, Steering, Submission};
+use crate::queue::intake::{Accepted, Client, Steering, Submission};
 use crate::store::{EnvelopeRecipient, Via};
 use crate::types::{Mailbox, Name, Notify, ReversePath};
 
@@ -98,7 +98,7 @@ async fn submit(api: &Api, submission: Submission, claim: Option<(Claim, String)
         let extra: Extra = match (claim.clone(), hash) {
             (Some(claim), Some(hash)) => {
                 let now = api.now();
-                Box::new(move |id| claim.record(&hash, MessageAccepted { id, recipients }, now))
+                Box::new(move |done| claim.record(&hash, answer(done, recipients), now))
             }
             _ => Box::new(|_| Vec::new()),
         };
@@ -108,7 +108,12 @@ async fn submit(api: &Api, submission: Submission, claim: Option<(Claim, String)
         result
     });
     let done = work.await.map_err(|_| Problem::unavailable("intake ended unexpectedly"))??;
-    Ok(MessageAccepted { id: done.id, recipients })
+    Ok(answer(&done, recipients))
+}
+
+fn answer(done: &Accepted, recipients: usize) -> MessageAccepted {
+    let suppressed = done.suppressed.iter().map(ToString::to_string).collect();
+    MessageAccepted { id: done.id, recipients, suppressed }
 }
 
 fn from_json(api: &Api, caller: &Caller, params: Params, body: &Bytes) -> Result<Submission, Problem> {

@@ -24,6 +24,7 @@ mod queues;
 mod raw;
 pub mod recipients;
 mod server;
+pub mod suppressions;
 mod trace;
 pub mod types;
 
@@ -49,6 +50,7 @@ use crate::metrics::{Metrics, Registry};
 use crate::queue::admin::{AdminHandle, Command, Reply};
 use crate::seam::clock::Clock;
 use crate::store::Ledger;
+use crate::suppression::Suppressions;
 use crate::types::Timestamp;
 use auth::Keys;
 use idempotency::InFlight;
@@ -84,6 +86,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The groups that a scrape brings up to date.
     pub metrics: Arc<Metrics>,
+    /// Who is not sent to.
+    pub suppressions: Suppressions,
 }
 
 /// The state that all handlers share; cheap to clone.

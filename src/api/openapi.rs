@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Api, admin, contacts, events, health, messages, queues, trace};
+use super::{Api, admin, contacts, events, health, messages, queues, suppressions, trace};
 
 /// Every route of the API but `/v1/openapi.json` itself.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -34,6 +34,13 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(contacts::get_audiences))
         .routes(routes!(contacts::put_contacts, contacts::get_contacts))
         .routes(routes!(contacts::get_contact, contacts::delete_contact))
+        .routes(routes!(
+            suppressions::get_suppressions,
+            suppressions::post_suppression,
+            suppressions::delete_suppression
+        ))
+        .routes(routes!(suppressions::import_suppressions))
+        .routes(routes!(suppressions::export_suppressions))
         .routes(routes!(admin::get_status))
         .routes(routes!(admin::post_reload))
         .routes(routes!(admin::post_backup))

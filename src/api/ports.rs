@@ -18,8 +18,8 @@ use crate::types::{EventSeq, Mailbox, MessageId, Name};
 /// A boxed future of a trait's method.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Makes the changes that go into the batch of an acceptance, once the id is known.
-pub type Extra = Box<dyn FnOnce(MessageId) -> Vec<Change> + Send>;
+/// Makes the changes that go into the batch of an acceptance, once it is known what is accepted.
+pub type Extra = Box<dyn FnOnce(&Accepted) -> Vec<Change> + Send>;
 
 /// The door by which a message becomes ours (`queue::intake`).
 pub trait AcceptMessage: Send + Sync {

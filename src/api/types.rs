@@ -17,6 +17,9 @@ pub struct MessageAccepted {
     pub id: MessageId,
     /// How many recipients it has.
     pub recipients: usize,
+    /// Those of them that are suppressed: they are not sent to, and each has its `suppressed` event.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub suppressed: Vec<String>,
 }
 
 /// A page of events.

@@ -76,13 +76,17 @@ pub enum Role {
     Admin,
 }
 
-/// The public listener: unsubscribe and tracking links, nothing else.
+/// The public listener: unsubscribe and tracking links, nothing else. It speaks plain HTTP: put a proxy with a certificate in front.
 #[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
 pub struct Public {
     /// Where it listens.
     pub address: SocketAddr,
     /// The URL by which the world reaches it.
     pub url: String,
+    /// The proxies whose `X-Forwarded-For` is believed, as networks; they may open any number of connections. Without them
+    /// every client behind a proxy counts as one where misses are limited.
+    #[serde(default)]
+    pub trusted_proxies: Vec<ipnet::IpNet>,
 }
 
 /// The check before a campaign's start.

@@ -11,6 +11,7 @@
 
 mod control;
 mod egress;
+mod people;
 mod ports;
 mod signals;
 mod threads;
@@ -42,6 +43,8 @@ use crate::queue::keys;
 use crate::seam::clock::Clock;
 use crate::smtp_server;
 use crate::store::{self, Ledger, Opened, StoreOptions, StoreStatus, StoreThreads};
+use crate::tracking;
+use people::People;
 
 /// How long the daemon takes to end after its store failed, at the most.
 const FAILED_END_MAX: Duration = Duration::from_secs(10);
@@ -69,6 +72,14 @@ pub struct Daemon {
     stop_control: watch::Sender<bool>,
     smtp: Vec<SocketAddr>,
     http: Option<SocketAddr>,
+    public: Option<SocketAddr>,
+}
+
+/// Where the control thread listens.
+#[derive(Clone, Copy)]
+struct Addresses {
+    http: Option<SocketAddr>,
+    public: Option<SocketAddr>,
 }
 
 impl Daemon {
@@ -91,8 +102,9 @@ impl Daemon {
         let opened = open_store(&config, &clock, &metrics)?;
         let shared = Arc::new(ArcSwap::from_pointee(config));
         let config = shared.load_full();
-        let intake =
-            Arc::new(Intake::new(shared.clone(), opened.ledger.clone(), clock.clone(), metrics.intake.clone()));
+        let intake = Intake::new(shared.clone(), opened.ledger.clone(), clock.clone(), metrics.intake.clone());
+        let people = people::open(&opened, &clock)?;
+        let intake = Arc::new(intake.with_suppressions(people.suppressions.clone(), metrics.suppression.clone()));
         restore_usage(&intake, &opened)?;
 
         let smtp = smtp_server::Server::bind(&config, intake.clone(), metrics.smtp_server.clone())?;
@@ -120,12 +132,13 @@ impl Daemon {
         });
 
         let (stop_control, control_stops) = watch::channel(false);
-        let (control, http) = start_control(
+        let (control, addresses) = start_control(
             hands.clone(),
             registry,
             metrics.clone(),
             clock.clone(),
             opened.ledger.clone(),
+            people,
             control_stops,
         )?;
         let egress = egress::start(egress::Parts {
@@ -147,13 +160,13 @@ impl Daemon {
         let intake = threads::spawn("intake", hands.tied("intake"), move || {
             smtp.run(when(phases, |phase| phase > Phase::Running))
         })?;
-        *hands.listeners.lock() = describe(&config.smtp.listeners, &smtp_addresses, http);
+        *hands.listeners.lock() = describe(&config.smtp.listeners, &smtp_addresses, addresses);
         for listener in hands.listeners.lock().iter() {
             info!(%listener, "listening");
         }
         let (ledger, store_threads) = (opened.ledger, opened.threads);
-        let smtp = smtp_addresses;
-        Ok(Daemon { hands, config, ledger, store_threads, intake, egress, control, stop_control, smtp, http })
+        let (smtp, Addresses { http, public }) = (smtp_addresses, addresses);
+        Ok(Daemon { hands, config, ledger, store_threads, intake, egress, control, stop_control, smtp, http, public })
     }
 
     /// What can be asked of it.
@@ -174,6 +187,11 @@ impl Daemon {
     /// Where HTTP is served.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Where unsubscribe links are served.
+    pub fn public_address(&self) -> Option<SocketAddr> {
+        self.public
     }
 
     /// Ends the daemon in order and waits for it; an error when the store had failed. Blocking.
@@ -272,12 +290,13 @@ fn when(mut phases: watch::Receiver<Phase>, test: fn(Phase) -> bool) -> watch::R
     turned
 }
 
-fn describe(listeners: &[Listener], addresses: &[SocketAddr], http: Option<SocketAddr>) -> Vec<String> {
+fn describe(listeners: &[Listener], addresses: &[SocketAddr], others: Addresses) -> Vec<String> {
     let smtp = listeners.iter().zip(addresses).map(|(listener, address)| {
         let (role, tls) = (format!("{:?}", listener.role), format!("{:?}", listener.tls));
         format!("smtp {} {address} (tls {})", role.to_lowercase(), tls.to_lowercase())
     });
-    smtp.chain(http.map(|address| format!("http {address}"))).collect()
+    let http = others.http.map(|address| format!("http {address}"));
+    smtp.chain(http).chain(others.public.map(|address| format!("public {address}"))).collect()
 }
 
 /// The control thread: API, clock, gate, drain.
@@ -287,8 +306,9 @@ fn start_control(
     metrics: Arc<Metrics>,
     clock: Clock,
     ledger: Ledger,
+    people: People,
     stops: watch::Receiver<bool>,
-) -> anyhow::Result<(JoinHandle<()>, Option<SocketAddr>)> {
+) -> anyhow::Result<(JoinHandle<()>, Addresses)> {
     let api = Api::new(api::Parts {
         config: hands.config.clone(),
         clock: clock.clone(),
@@ -300,8 +320,10 @@ fn start_control(
         compose: Arc::new(ports::Writer { config: hands.config.clone(), clock: clock.clone() }),
         control: hands.clone(),
         registry,
-        metrics,
+        metrics: metrics.clone(),
+        suppressions: people.suppressions.clone(),
     });
+    let public = people.public(&hands, &clock, &metrics);
     let (bound, told) = std::sync::mpsc::channel();
     let thread = threads::spawn("control", hands.tied("control"), move || async move {
         let server = match api::Server::bind(api.clone()).await {
@@ -309,18 +331,35 @@ fn start_control(
             Err(error) => {
                 // The start fails with this: the thread's end is no news.
                 hands.advance(Phase::Stopping);
-                return drop(bound.send(Err(error)));
+                return drop(bound.send(Err(anyhow::Error::from(error))));
             }
         };
+        let public = match tracking::Server::bind(public) {
+            Ok(public) => public,
+            Err(error) => {
+                hands.advance(Phase::Stopping);
+                return drop(bound.send(Err(error.into())));
+            }
+        };
+        let public_address = public.as_ref().and_then(tracking::Server::address);
         // The receiver waits for exactly this.
-        let _ = bound.send(Ok(server.tcp_address()));
+        let _ = bound.send(Ok(Addresses { http: server.tcp_address(), public: public_address }));
+        let public_stops = stops.clone();
+        let public = tokio::task::spawn_local(async move {
+            if let Some(public) = public {
+                public.run(public_stops).await;
+            }
+        });
         let side_tasks = [
             tokio::task::spawn_local(async move { api.housekeeping().await }),
             tokio::task::spawn_local(keep_time(clock)),
             tokio::task::spawn_local(keep_gate(hands.clone())),
+            tokio::task::spawn_local(people.keep(metrics)),
             tokio::task::spawn_local(drain(hands)),
         ];
         server.run(stops).await;
+        // It ends by the same watch; a panic there is logged by its thread's hook.
+        let _ = public.await;
         side_tasks.iter().for_each(tokio::task::JoinHandle::abort);
     })?;
     let http = told.recv().context("the control thread ended at its start")??;

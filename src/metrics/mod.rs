@@ -15,6 +15,8 @@ pub mod process;
 pub mod queue;
 pub mod smtp_server;
 pub mod store;
+pub mod suppression;
+pub mod tracking;
 
 use std::sync::Arc;
 
@@ -66,6 +68,10 @@ pub struct Metrics {
     pub queue: queue::QueueMetrics,
     /// Connections to receivers, and DNS.
     pub delivery: delivery::DeliveryMetrics,
+    /// Suppressions.
+    pub suppression: suppression::SuppressionMetrics,
+    /// The public listener.
+    pub tracking: tracking::TrackingMetrics,
 }
 
 /// Makes every group. `docs/metrics.md` lists what this registers.
@@ -80,6 +86,8 @@ pub fn register_all(registry: &Registry) -> Metrics {
         queue: queue::QueueMetrics::register(registry),
         dkim: dkim::DkimMetrics::register(registry),
         delivery: delivery::DeliveryMetrics::register(registry),
+        suppression: suppression::SuppressionMetrics::register(registry),
+        tracking: tracking::TrackingMetrics::register(registry),
     }
 }
 

@@ -194,6 +194,11 @@ impl Suppressions {
         }
     }
 
+    /// How many fingerprints are in memory.
+    pub fn fingerprints(&self) -> usize {
+        self.shared.filter.len()
+    }
+
     /// The hash by which an address is known: HMAC-SHA256 of its canonical form, 128 bits.
     pub fn hash(&self, address: &Mailbox) -> AddressHash {
         let tag = hmac::sign(&self.shared.key, address.canonical().as_bytes());
@@ -286,6 +291,8 @@ impl Suppressions {
             Owner::Node => record::owner_prefix(None),
             Owner::Tenant(tenant) => record::owner_prefix(Some(tenant)),
         };
+        // A key of somebody else's must not lead there.
+        let after = after.filter(|after| after.starts_with(&prefix));
         let plain = which.list.is_none() && which.reason.is_none();
         let read = if plain { limit.min(SCAN_PAGE) } else { SCAN_PAGE };
         let records = self.reader.table_scan(Table::Suppressions, prefix, after, read).await?;

@@ -153,6 +153,7 @@ impl World {
             control: Arc::new(fake.clone()),
             metrics: Arc::new(register_all(&registry)),
             registry,
+            suppressions: crate::suppression::testing::suppressions(clock.clone()).0,
         });
         Self { api, fake, clock, config }
     }
@@ -381,9 +382,10 @@ impl AcceptMessage for Fake {
             }
             let count = self.memory.lock().accepted.len() as u128;
             let id = MessageId::new(self.clock.now(), count);
-            apply(&self.memory, extra(id));
+            let accepted = Accepted { id, suppressed: Vec::new() };
+            apply(&self.memory, extra(&accepted));
             self.memory.lock().accepted.push(submission);
-            Ok(Accepted { id })
+            Ok(accepted)
         })
     }
 }

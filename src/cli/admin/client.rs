@@ -128,6 +128,19 @@ impl Client {
         body.map(|b| b.to_bytes()).map_err(|e| anyhow!("the daemon's answer broke off: {e}"))
     }
 
+    /// A request whose body is read as it is sent, however long it is; answered with octets.
+    pub async fn upload(
+        &self,
+        method: Method,
+        path: &str,
+        media: &str,
+        source: impl tokio::io::AsyncRead + Unpin + Send + 'static,
+    ) -> anyhow::Result<Bytes> {
+        let response = self.request(method, path, Some(media), Upload(source)).await?;
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        body.map(|b| b.to_bytes()).map_err(|e| anyhow!("the daemon's answer broke off: {e}"))
+    }
+
     /// A request whose answer's body is read as it comes. An error status is an error.
     pub async fn open(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Response<Incoming>> {
         self.open_as(method, path, "application/json", body).await
@@ -140,15 +153,30 @@ impl Client {
         media: &str,
         body: Option<Vec<u8>>,
     ) -> anyhow::Result<Response<Incoming>> {
+        let media = body.is_some().then_some(media);
+        self.request(method, path, media, Full::new(Bytes::from(body.unwrap_or_default()))).await
+    }
+
+    async fn request<B>(
+        &self,
+        method: Method,
+        path: &str,
+        media: Option<&str>,
+        body: B,
+    ) -> anyhow::Result<Response<Incoming>>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // The connection is driven until both sides are done with it; its error shows in the request's.
         tokio::spawn(connection);
-        let mut request = self.request(method, path);
-        if body.is_some() {
+        let mut request = self.prepare(method, path);
+        if let Some(media) = media {
             request = request.header("content-type", media);
         }
-        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        let request = request.body(body)?;
         let response = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
             .await
             .context("the daemon did not answer in an hour")?
@@ -200,7 +228,7 @@ impl Client {
         let stream = self.connect().await?;
         let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let mut request = self.request(Method::PUT, path).header("content-type", content_type);
+        let mut request = self.prepare(Method::PUT, path).header("content-type", content_type);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -218,7 +246,7 @@ impl Client {
         Ok((status, body.map(|b| b.to_bytes()).map_err(|e| anyhow!("the daemon's answer broke off: {e}"))?))
     }
 
-    fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
+    fn prepare(&self, method: Method, path: &str) -> hyper::http::request::Builder {
         let authority = match &self.target {
             Target::Unix(_) => "localhost",
             Target::Tcp { authority, .. } => authority,
@@ -257,6 +285,26 @@ impl Client {
                 Ok(Box::new(stream.map_err(|e| anyhow!("TLS to {host}:{port} failed: {e}"))?))
             }
         }
+    }
+}
+
+/// A body that is read as it is sent.
+struct Upload<R>(R);
+
+impl<R: tokio::io::AsyncRead + Unpin> hyper::body::Body for Upload<R> {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        let mut piece = vec![0; 64 << 10];
+        let mut buffer = tokio::io::ReadBuf::new(&mut piece);
+        std::task::ready!(std::pin::Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
+        let len = buffer.filled().len();
+        piece.truncate(len);
+        std::task::Poll::Ready((len > 0).then(|| Ok(hyper::body::Frame::data(piece.into()))))
     }
 }
 

@@ -16,6 +16,7 @@ mod human;
 mod message;
 mod out;
 mod queue;
+mod suppression;
 
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,9 @@ pub enum AdminCommand {
     /// Keep audiences
     #[command(after_long_help = contacts::EXAMPLES)]
     Contacts(contacts::ContactsArgs),
+    /// The addresses that are not sent to
+    #[command(after_long_help = suppression::EXAMPLES)]
+    Suppression(suppression::SuppressionArgs),
     /// Write a consistent copy of the store while mail flows
     Backup(control::BackupArgs),
     /// End intake, deliver what can be delivered, then end the daemon
@@ -99,6 +103,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
             AdminCommand::Trace(args) => &args.connection,
             AdminCommand::Events(args) => &args.connection,
             AdminCommand::Contacts(args) => &args.connection,
+            AdminCommand::Suppression(args) => &args.connection,
             AdminCommand::Backup(args) => &args.connection,
             AdminCommand::Drain(args) => &args.connection,
             AdminCommand::Reload(args) | AdminCommand::Status(args) => &args.connection,
@@ -125,6 +130,7 @@ pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> 
         AdminCommand::Trace(args) => message::run_trace(&args.command, client, out).await,
         AdminCommand::Events(args) => events::run(&args.command, client, out).await,
         AdminCommand::Contacts(args) => contacts::run(args, client, out).await,
+        AdminCommand::Suppression(args) => suppression::run(&args.command, client, out).await,
         AdminCommand::Backup(args) => control::backup(args, client, out).await,
         AdminCommand::Drain(args) => control::drain(args, client, out).await,
         AdminCommand::Reload(_) => control::reload(client, out).await,

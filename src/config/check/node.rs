@@ -142,11 +142,6 @@ impl Check<'_> {
             self.at_least(at!["http", "max_connections"], http.max_connections.into(), 1);
         }
         if let Some(public) = &config.public {
-            self.warn(
-                at!["public"],
-                format!("nothing listens on {} yet", public.address),
-                "unsubscribe and tracking links come with campaigns",
-            );
             match url_host(&public.url) {
                 Err(why) => {
                     self.error(

@@ -152,10 +152,11 @@ fn the_node_needs_a_name_and_a_folder() {
 }
 
 #[test]
-fn what_is_not_served_yet_is_said() {
+fn links_want_tls() {
+    check_warnings("[public]\naddress = '0.0.0.0:8080'\nurl = 'https://links.example.com'\n", &[]);
     check_warnings(
-        "[public]\naddress = '0.0.0.0:8080'\nurl = 'https://links.example.com'\n",
-        &["1:2: public: nothing listens on 0.0.0.0:8080 yet"],
+        "[public]\naddress = '0.0.0.0:8080'\nurl = 'http://links.example.com'\n",
+        &["3:7: public.url: links without TLS"],
     );
 }
 

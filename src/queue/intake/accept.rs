@@ -14,6 +14,7 @@ use super::{Accepted, IntakeGate, Policies, Policy, Refusal, Submission, UsageTa
 use crate::config::{Config, Rate, Tenant};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::intake::IntakeMetrics;
+use crate::metrics::suppression::SuppressionMetrics;
 use crate::mime::submission::{self, HeaderError, Parsed, Steering, Trace};
 use crate::seam::clock::Clock;
 use crate::seam::random;
@@ -22,6 +23,7 @@ use crate::smtp::message_buffer::MessageBuffer;
 use crate::store::{
     Change, EntryKey, Envelope, Ledger, NewDelivery, NewMessage, QueueEntry, StoredMessage, SubmitError, Via,
 };
+use crate::suppression::{Suppressions, Verdict};
 use crate::types::{Class, DeliveryId, Domain, Mailbox, MessageId, Name, QueueKey, Timestamp};
 
 /// The most `rejected` events of one tenant in a minute; what is refused beyond them is counted in the metrics only.
@@ -36,6 +38,7 @@ pub struct Intake {
     clock: Clock,
     metrics: IntakeMetrics,
     receiving: AtomicU64,
+    suppressions: Option<(Suppressions, SuppressionMetrics)>,
 }
 
 /// What was decided about a message before it is put together.
@@ -52,7 +55,13 @@ impl Intake {
     pub fn new(config: Arc<ArcSwap<Config>>, ledger: Ledger, clock: Clock, metrics: IntakeMetrics) -> Self {
         let usage = UsageTable::default();
         let policies = Policies::new(config, usage.clone(), metrics.clone());
-        Self { policies, usage, gate: IntakeGate::default(), ledger, clock, metrics, receiving: AtomicU64::new(0) }
+        let receiving = AtomicU64::new(0);
+        Self { policies, usage, gate: IntakeGate::default(), ledger, clock, metrics, receiving, suppressions: None }
+    }
+
+    /// The same, looking at who is not to be sent to.
+    pub fn with_suppressions(self, suppressions: Suppressions, metrics: SuppressionMetrics) -> Self {
+        Self { suppressions: Some((suppressions, metrics)), ..self }
     }
 
     /// What is open: the daemon sets it.
@@ -90,16 +99,16 @@ impl Intake {
 
     /// As [`Intake::accept`]; the first `headroom` octets of the body are free, and the message begins behind them.
     pub async fn accept_with_headroom(&self, submission: Submission, headroom: usize) -> Result<Accepted, Refusal> {
-        self.accept_with(submission, headroom, |_| Vec::new()).await
+        self.accept_with(submission, headroom, |_: &Accepted| Vec::new()).await
     }
 
-    /// As [`Intake::accept_with_headroom`]; what `extra` makes of the new id is committed in the same batch, and not at
+    /// As [`Intake::accept_with_headroom`]; what `extra` makes of what is accepted is committed in the same batch, and not at
     /// all when the message is refused.
     pub async fn accept_with(
         &self,
         mut submission: Submission,
         headroom: usize,
-        extra: impl FnOnce(MessageId) -> Vec<Change>,
+        extra: impl FnOnce(&Accepted) -> Vec<Change>,
     ) -> Result<Accepted, Refusal> {
         let now = self.clock.now();
         let policy = self.policies.current();
@@ -135,19 +144,24 @@ impl Intake {
         parsed: &Parsed,
         decision: Decision<'_>,
         now: Timestamp,
-        extra: impl FnOnce(MessageId) -> Vec<Change>,
+        extra: impl FnOnce(&Accepted) -> Vec<Change>,
     ) -> Result<Accepted, Refusal> {
         let tenant = decision.tenant;
         let usage = policy.usage(tenant).ok_or_else(|| super::policy::unknown_tenant(&tenant.name))?;
         let id = MessageId::new(now, random::u128());
         let counters = policy.accepted(&decision.pool, decision.class).cloned();
-        let message = self.put_together(&policy.config, submission, headroom, parsed, decision, id, now);
+        let verdicts = self.suppressed(&submission, tenant, decision.class).await?;
+        let mut message = self.put_together(&policy.config, submission, headroom, parsed, decision, id, now);
         let recipients = message.message.envelope.recipients.len() as u64;
+        let (suppressed, events) = take_out(&mut message, &verdicts);
+        let queued = message.deliveries.len() as u64;
         let size = message.message.body.len() as u64;
-        let mut share: Share = usage.take(tenant, recipients, recipients * size, now)?;
+        let mut share: Share = usage.take(tenant, queued, queued * size, now)?;
         let mut changes = std::mem::take(&mut share.changes);
         changes.insert(0, Change::Accept(Box::new(message)));
-        changes.extend(extra(id));
+        let accepted = Accepted { id, suppressed };
+        changes.extend(events);
+        changes.extend(extra(&accepted));
 
         let submitted = self.ledger.submit(changes).await;
         self.metrics.commit_seconds.observe(self.clock.now().since(now).as_secs_f64());
@@ -159,7 +173,11 @@ impl Intake {
                     counters.recipients.inc_by(recipients);
                 }
                 self.metrics.accepted_bytes.inc_by(size);
-                Ok(Accepted { id })
+                if let Some((_, metrics)) = &self.suppressions {
+                    let held = verdicts.iter().flatten();
+                    held.for_each(|verdict| metrics.suppressed.with_label_values(&[verdict.reason.as_str()]).inc());
+                }
+                Ok(accepted)
             }
             Err(error) => {
                 usage.give_back(tenant, &share, now);
@@ -170,6 +188,28 @@ impl Intake {
                 })
             }
         }
+    }
+
+    /// What speaks against the recipients, in their order; nothing at all where nothing does, which costs about a microsecond each.
+    async fn suppressed(
+        &self,
+        submission: &Submission,
+        tenant: &Tenant,
+        class: Class,
+    ) -> Result<Vec<Option<Verdict>>, Refusal> {
+        // What we write ourselves answers somebody: it is no mail that an entry could mean.
+        let Some((suppressions, _)) = self.suppressions.as_ref().filter(|_| submission.via != Via::Internal) else {
+            return Ok(Vec::new());
+        };
+        let maybe = submission.recipients.iter().any(|r| suppressions.maybe(&tenant.name, &r.mailbox));
+        if !maybe {
+            return Ok(Vec::new());
+        }
+        let addresses = submission.recipients.iter().map(|r| &r.mailbox);
+        suppressions.check_many(&tenant.name, None, class, addresses).await.map_err(|error| {
+            debug!(%error, "the suppressions could not be read");
+            gate::store_failed()
+        })
     }
 
     /// The message as it is stored, its queue entries and its event.
@@ -322,6 +362,31 @@ fn merge_duplicates(submission: &mut Submission) {
         let mut seen = AHashSet::with_capacity(submission.recipients.len());
         submission.recipients.retain(|r| seen.insert(r.mailbox.canonical()));
     }
+}
+
+/// Takes the suppressed recipients out of the queues; they stay in the envelope, by which they are traced. Answers them and their events.
+fn take_out(new: &mut NewMessage, verdicts: &[Option<Verdict>]) -> (Vec<Mailbox>, Vec<Change>) {
+    if verdicts.iter().all(Option::is_none) {
+        return (Vec::new(), Vec::new());
+    }
+    let held = |index: u32| verdicts.get(index as usize).copied().flatten();
+    new.deliveries.retain(|delivery| held(delivery.entry.key.delivery.index).is_none());
+    let left = new.deliveries.len() as u32;
+    new.deliveries.iter_mut().for_each(|delivery| delivery.entry.recipients = left);
+    let mut suppressed = Vec::new();
+    let mut events = Vec::new();
+    for (recipient, verdict) in new.message.envelope.recipients.iter().zip(verdicts) {
+        let Some(verdict) = verdict else { continue };
+        let mut event = Event { event: EventKind::Suppressed, ..new.event.clone() };
+        (event.sender, event.recipients, event.size, event.via, event.client) = (None, None, None, None, None);
+        event.recipient = Some(recipient.mailbox.clone());
+        event.domain = Some(recipient.mailbox.domain().clone());
+        event.severity = Some(Severity::Permanent);
+        event.reason = Some(verdict.to_string().into());
+        events.push(Change::Event(Box::new(event)));
+        suppressed.push(recipient.mailbox.clone());
+    }
+    (suppressed, events)
 }
 
 fn deliveries(envelope: &Envelope, body: &Bytes, pool: &Name) -> Vec<NewDelivery> {

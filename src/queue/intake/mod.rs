@@ -4,7 +4,7 @@
 //! 2. the header is read once ([`crate::mime::submission`]),
 //! 3. policy ([`Policy`]): tenant, sender domains of reverse-path and From, pool; then quotas ([`UsageTable`]),
 //! 4. the header is edited: Received in front, Date and Message-ID where missing, Bcc and our own steering fields out,
-//! 5. the queue key of each recipient,
+//! 5. recipients that are suppressed ([`crate::suppression`]) get their `suppressed` event at once, the queue key of each other one,
 //! 6. one commit. [`Accepted`] means: on disk, fsynced.
 //!
 //! What is decided where the RFCs leave a choice:
@@ -15,6 +15,10 @@
 //! - 8-bit octets in a header without SMTPUTF8 are taken as they are and make the message 8-bit, as others do; with
 //!   SMTPUTF8 they make it one that needs SMTPUTF8.
 //! - A message without From is refused: whose it would be is a guess.
+//! - A suppressed recipient is accepted, not refused: whether it is suppressed depends on the class, which stands in the header, behind all
+//!   RCPT commands. It is told by its `suppressed` event and in the HTTP answer, not by a DSN: SES, SendGrid and Mailgun
+//!   do the same, and whoever submits for a list would get back one bounce a recipient for what it asked for itself. A message
+//!   whose recipients are all suppressed is accepted, too, and ends there.
 //! - A refusal for good of a known tenant's message is a `rejected` event, at most [`REJECTED_EVENTS_PER_MINUTE`] a
 //!   tenant, so that nobody fills the disk with mail that is refused. Strangers make none.
 
@@ -39,7 +43,7 @@ use bytes::Bytes;
 
 pub use crate::mime::submission::Steering;
 use crate::store::{EnvelopeRecipient, Via};
-use crate::types::{MessageId, Name, Ret, ReversePath};
+use crate::types::{Mailbox, MessageId, Name, Ret, ReversePath};
 
 /// A message that somebody hands in.
 #[derive(Clone, Debug)]
@@ -82,10 +86,12 @@ pub struct Client {
 }
 
 /// The message is ours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Accepted {
     /// Its id.
     pub id: MessageId,
+    /// Those of its recipients that are suppressed: nothing is queued for them, and their `suppressed` events are on disk.
+    pub suppressed: Vec<Mailbox>,
 }
 
 /// The message is not ours: nothing was stored.

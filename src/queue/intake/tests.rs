@@ -337,3 +337,55 @@ async fn a_reload_is_seen_at_once() {
     door.shared.store(Arc::new(changed));
     door.accept(send()).await.expect("acme's now");
 }
+
+#[tokio::test]
+async fn suppressed_recipients_are_told_and_not_queued() {
+    use crate::suppression::{Reason, Scope, testing};
+    let clock = Clock::manual(START);
+    let (intake, store, _) = intake(config(), clock.clone());
+    let (suppressions, _) = testing::suppressions(clock);
+    let acme = Name::parse("acme").expect("a name");
+    for (reason, address) in [(Reason::HardBounce, "gone@x.example"), (Reason::Unsubscribe, "left@x.example")] {
+        let address = Mailbox::parse(address).expect("an address");
+        let entry = suppressions.entry(Scope::Tenant(acme.clone()), reason, &address, "test");
+        suppressions.add(entry).await.expect("added");
+    }
+    let metrics = crate::metrics::suppression::SuppressionMetrics::register(&crate::metrics::Registry::new());
+    let intake = Arc::into_inner(intake).expect("one").with_suppressions(suppressions, metrics.clone());
+    let accept = async |class: Class, to: &[&str]| {
+        let mut message = submission(Some("acme"), "a@acme.example", to, MESSAGE);
+        message.steering.class = Some(class);
+        let accepted = intake.accept(message).await.expect("taken");
+        let suppressed = accepted.suppressed.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (mut queued, mut events) = (Vec::new(), Vec::new());
+        for change in store.take() {
+            match change {
+                Change::Accept(new) => {
+                    assert_eq!(
+                        new.event.recipients,
+                        Some(to.len() as u32),
+                        "accepted counts all: each ends with one event"
+                    );
+                    assert!(new.deliveries.iter().all(|d| d.entry.recipients == new.deliveries.len() as u32));
+                    let recipients = &new.message.envelope.recipients;
+                    let of = |index: u32| recipients[index as usize].mailbox.to_string();
+                    queued.extend(new.deliveries.iter().map(|d| of(d.entry.key.delivery.index)));
+                }
+                Change::Event(event) => {
+                    assert_eq!((event.event, event.message_id), (EventKind::Suppressed, Some(accepted.id)));
+                    events.push(event.recipient.expect("whose").to_string());
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(suppressed, events);
+        (queued, suppressed)
+    };
+    let all = ["a@x.example", "Gone@x.example", "left@x.example"];
+    assert_eq!(accept(Class::Marketing, &all).await.0, ["a@x.example"]);
+    let (queued, suppressed) = accept(Class::Transactional, &all).await;
+    assert_eq!(queued, ["a@x.example", "left@x.example"], "an unsubscribe does not stop a receipt");
+    assert_eq!(suppressed, ["Gone@x.example"]);
+    assert_eq!(accept(Class::Transactional, &["gone@x.example"]).await.0, [""; 0], "taken, and at its end");
+    assert_eq!(metrics.suppressed.with_label_values(&["hard_bounce"]).get(), 3);
+}
