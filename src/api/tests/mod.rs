@@ -4,6 +4,7 @@ mod events;
 mod messages;
 mod queues;
 mod server;
+mod suppressions;
 pub(crate) mod world;
 
 use axum::http::{Method, StatusCode};

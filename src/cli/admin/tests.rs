@@ -261,3 +261,23 @@ fn forms_for_people() {
     table.row(["long name".into(), "1,234".into(), "x\r\ny".into()]);
     assert_eq!(table.render(), ["NAME           N  LAST", "ä              7", "long name  1,234  x\\u{d}\\u{a}y"]);
 }
+
+#[tokio::test]
+async fn suppressions_by_hand_and_by_file() {
+    let d = daemon().await;
+    let at = async |line: &str| run(d.dir.path(), line).await;
+    let added = at("suppression add a@x.example --tenant acme --list news --note asked").await.expect("added");
+    assert!(added.contains("acme/news") && added.contains("manual"), "{added}");
+    assert!(at("suppression add b@x.example").await.expect_err("whose").contains("tenant"));
+    let file = d.dir.path().join("in.csv");
+    std::fs::write(&file, "email,reason\nb@x.example,complaint\nnobody\n").expect("written");
+    let report = at(&format!("suppression import {} --tenant acme", file.display())).await.expect("imported");
+    assert!(report.contains("2 rows: 1 added") && report.contains("line 3: "), "{report}");
+    assert_eq!(at("suppression list --tenant acme").await.expect("listed").lines().count(), 3);
+    assert!(at("suppression show b@x.example").await.expect("shown").contains("complaint"));
+    assert!(
+        at("suppression export --tenant acme").await.expect("written").contains("b@x.example,complaint,tenant,acme,")
+    );
+    assert!(at("suppression remove a@x.example --tenant acme").await.expect_err("other scope").contains("404"));
+    assert!(at("suppression remove a@x.example --tenant acme --all").await.expect("removed").starts_with("1 removed"));
+}
