@@ -57,7 +57,7 @@ impl People {
             metrics.suppression.fingerprints.set(self.suppressions.fingerprints() as i64);
             tokio::time::sleep(TELL_EVERY).await;
             rounds += 1;
-            if rounds % (SWEEP_EVERY.as_secs() / TELL_EVERY.as_secs()) == 0
+            if rounds.is_multiple_of(SWEEP_EVERY.as_secs() / TELL_EVERY.as_secs())
                 && let Err(error) = self.suppressions.sweep().await
             {
                 warn!(%error, "expired suppressions were not removed");

@@ -78,16 +78,18 @@ fn links_for_the_web_and_for_mail() {
     assert_eq!(find_token("please take me off your list").next(), None);
 }
 
+type State = std::collections::BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// A store that keeps records of state only.
-fn store() -> (Reader, Ledger, Arc<parking_lot::Mutex<std::collections::BTreeMap<Vec<u8>, Vec<u8>>>>) {
-    let state = Arc::new(parking_lot::Mutex::new(std::collections::BTreeMap::new()));
+fn store() -> (Reader, Ledger, Arc<parking_lot::Mutex<State>>) {
+    let state = Arc::new(parking_lot::Mutex::new(State::new()));
     let (reader, mut reads) = Reader::channel(4);
     let (ledger, mut submits) = Ledger::channel();
     let shared = state.clone();
     std::thread::spawn(move || {
         while let Some(request) = reads.blocking_recv() {
             if let ReadRequest::State { reply, .. } = request {
-                let all: std::collections::BTreeMap<Vec<u8>, Vec<u8>> = shared.lock().clone();
+                let all: State = shared.lock().clone();
                 let _ = reply.send(Ok(all.into_iter().map(|(k, v)| (k.into(), v.into())).collect()));
             }
         }
