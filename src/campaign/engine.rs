@@ -10,6 +10,8 @@ mod commands;
 mod create;
 mod run;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod view;
 

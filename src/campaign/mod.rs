@@ -23,6 +23,8 @@ pub mod schedule;
 pub mod state;
 mod stop;
 
+#[cfg(test)]
+pub(crate) use engine::testing;
 pub use engine::{CAMPAIGNS_MAX, CampaignView, Campaigns, Created, Extra, LiveChange, Parts, Paused, Rates, Started};
 pub use error::CampaignError;
 pub use registry::Sealings;

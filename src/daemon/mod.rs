@@ -322,6 +322,7 @@ fn start_control(
         registry,
         metrics: metrics.clone(),
         suppressions: people.suppressions.clone(),
+        campaigns: None,
     });
     let public = people.public(&hands, &clock, &metrics);
     let (bound, told) = std::sync::mpsc::channel();

@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use super::super::ports::*;
 use super::super::{Api, Parts};
 use crate::campaign::contacts::Contacts;
+use crate::campaign::Campaigns;
 use crate::config::{ApiKey, Config, Http, Role, Tenant};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::{Registry, register_all};
@@ -114,8 +115,17 @@ impl World {
         Self::at(PathBuf::from("/nonexistent"))
     }
 
+    /// With campaigns, for tests of theirs.
+    pub fn with(campaigns: Campaigns) -> Self {
+        Self::build(PathBuf::from("/nonexistent"), Some(campaigns))
+    }
+
     /// With a data folder, for tests with listeners.
     pub fn at(data_dir: PathBuf) -> Self {
+        Self::build(data_dir, None)
+    }
+
+    fn build(data_dir: PathBuf, campaigns: Option<Campaigns>) -> Self {
         let http = Http {
             address: ([127, 0, 0, 1], 0).into(),
             api_keys: vec![key(ADMIN, Role::Admin), key(NODE_READ, Role::Read)],
@@ -154,6 +164,7 @@ impl World {
             metrics: Arc::new(register_all(&registry)),
             registry,
             suppressions: crate::suppression::testing::suppressions(clock.clone()).0,
+            campaigns,
         });
         Self { api, fake, clock, config }
     }

@@ -18,6 +18,7 @@ mod header;
 mod key;
 mod loader;
 mod maker;
+mod port;
 mod preview;
 pub mod test;
 
@@ -26,6 +27,7 @@ pub use cache::FindSealed;
 pub use key::{KeyError, MessageIdKey};
 pub use loader::CampaignLoader;
 pub use maker::{CampaignContent, ContentParts};
+pub use port::{ContentPort, JobSelect};
 pub use preview::{GMAIL_CLIPS_AT, Preview, PreviewField};
 
 use std::sync::Arc;
