@@ -248,6 +248,9 @@ pub enum Table {
 }
 
 /// Rows of a campaign that are being uploaded. Whoever submits has looked that none of their addresses is in `sent`.
+///
+/// A queue has fresh rows of one step at a time: those of another step that are uploaded meanwhile are stored, but counted as dropped.
+/// A submission with rows goes after the others of its commit, and only some 256 KB of them go into one: about so much should be in each.
 #[derive(Clone, Debug)]
 pub struct NewRows {
     /// The campaign.
@@ -273,7 +276,7 @@ pub struct NewRow {
     pub value: Bytes,
 }
 
-/// What a run changes to.
+/// What a run changes to. A step that was ended is not begun again: the rows that the end dropped stand where they stood.
 #[derive(Clone, Debug)]
 pub struct RunChange {
     /// The campaign.

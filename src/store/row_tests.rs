@@ -454,3 +454,25 @@ async fn an_erasure_takes_the_person() {
     assert_eq!(reader.trace_address(None, mailbox("r1@b.example"), 9).await.expect("readable").len(), 1);
     shut(world.opened).await;
 }
+
+/// A copy has the rows too, and goes on where the campaign was.
+#[tokio::test]
+async fn a_backup_has_the_rows() {
+    let target = tempdir().expect("a folder");
+    let mut world = World::new();
+    world.submit(upload((0..3).map(|seq| new_row(seq, 0, "b.example")).collect())).await;
+    world.submit(change(Some(run()))).await;
+    world.submit(vec![Change::Put { table: Table::Suppressions, key: b"k".to_vec(), value: b"v".to_vec() }]).await;
+    let queue = world.queue("b.example").await.expect("there").id;
+    let entries = world.all(queue, 9).await;
+    world.settle(queue, &entries[0], EventKind::Delivered, Next::Done).await;
+    world.opened.store.backup(target.path(), |_| true).expect("copied");
+    shut(world.opened).await;
+    let opened = open_in(target.path());
+    let world = World { dir: target, opened };
+    assert_eq!(seqs(&world.all(queue, 9).await), [1, 2]);
+    assert_eq!(world.counts().await, counted(3, 2, 0, 0, &[(EventKind::Delivered, 1)]));
+    let get = world.opened.reader.table_get(Table::Suppressions, vec![b"k".to_vec()]).await.expect("readable");
+    assert_eq!(get, [Some(Bytes::from_static(b"v"))]);
+    shut(world.opened).await;
+}
