@@ -13,8 +13,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
+use super::campaigns::{ForEgress, Loader};
 use super::control::Tied;
 use super::{Phase, threads, when};
+use crate::campaign::content::{CampaignContent, CampaignLoader, ContentParts};
 use crate::config::Config;
 use crate::delivery::connection::{self, Connector, ConnectorParts};
 use crate::delivery::router::Router;
@@ -53,6 +55,7 @@ pub(super) struct Parts {
     pub(super) reader: Reader,
     pub(super) news: mpsc::Receiver<Vec<News>>,
     pub(super) queues: Vec<QueueRow>,
+    pub(super) campaigns: ForEgress,
     pub(super) usage: UsageTable,
     pub(super) commands: mpsc::Receiver<Command>,
     /// Ends the daemon with the thread.
@@ -89,7 +92,7 @@ pub(super) fn start(mut parts: Parts) -> anyhow::Result<JoinHandle<()>> {
 }
 
 async fn run(
-    parts: Parts,
+    mut parts: Parts,
     records: AdminRecords,
     config: Arc<Config>,
     options: ResolverOptions,
@@ -112,7 +115,7 @@ async fn run(
         seed: random::u128() as u64,
         rows: parts.queues,
         records,
-        campaigns: Vec::new(),
+        campaigns: std::mem::take(&mut parts.campaigns.controls),
         cache: cache.clone(),
         notifier: Rc::new(Reports { config: parts.config.clone() }),
         metrics: metrics.queue.clone(),
@@ -131,14 +134,31 @@ async fn run(
         shutdown: stopping.clone(),
         random: Seeded::from_system(),
     }));
+    let ForEgress { find, outside, suppressions, .. } = parts.campaigns;
     let source = Messages { cache, reader: parts.reader.clone() };
-    let content = StoredContent::new(source, parts.ring, pool, clock.clone(), metrics.dkim.clone());
+    let (ring, dkim) = (parts.ring, metrics.dkim.clone());
+    let stored = StoredContent::new(source.clone(), ring.clone(), pool.clone(), clock.clone(), dkim.clone());
+    let content = CampaignContent::new(ContentParts {
+        stored,
+        source,
+        find: find.clone(),
+        suppressions,
+        outside,
+        ring,
+        pool,
+        clock: clock.clone(),
+        dkim,
+        metrics: metrics.content.clone(),
+        bytes_max: config.storage.content_cache.0,
+    });
+    let rows = CampaignLoader::new(parts.reader.clone(), find, parts.config.clone());
+    let load = Rc::new(Loader { rows, reader: parts.reader.clone() });
     let usage = parts.usage;
     let egress = Egress::new(EgressParts {
         scheduler,
         clock: clock.clone(),
         ledger: parts.ledger,
-        load: Rc::new(parts.reader.clone()),
+        load,
         reader: parts.reader,
         resolver: Rc::new(Lookup { router: Router::new(parts.config, resolver), clock: clock.clone() }),
         connect: Rc::new(Dial { connector, content: Rc::new(content) }),
@@ -189,7 +209,8 @@ fn read_records(reader: &Reader) -> anyhow::Result<AdminRecords> {
 
 /// What leaves the queues, or is added to them by us, counts in the tenants' quotas.
 fn count(usage: &UsageTable, settle: &Settle) {
-    for settled in settle.settled.iter().filter(|settled| settled.next == Next::Done) {
+    // Rows of campaigns were never added.
+    for settled in settle.settled.iter().filter(|settled| settled.next == Next::Done && settled.sent.is_none()) {
         if let Some(event) = settled.events.last() {
             usage.sub(&event.tenant, 1, u64::from(settled.size));
         }
@@ -234,6 +255,7 @@ impl TraceSessions for Watch {
 }
 
 /// Messages from memory, else from the store.
+#[derive(Clone)]
 struct Messages {
     cache: Rc<ContentCache>,
     reader: Reader,

@@ -9,6 +9,7 @@
 //!
 //! A failed store ends all at once and with an error: nothing can be settled any more.
 
+mod campaigns;
 mod control;
 mod egress;
 mod people;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::api::{self, Api};
+use crate::campaign::Campaigns;
 use crate::config::{self, Config, Listener};
 use crate::logging::LogHandle;
 use crate::metrics::{self, Metrics, Registry};
@@ -131,6 +133,17 @@ impl Daemon {
             backing_up: AtomicBool::new(false),
         });
 
+        let (campaigns, for_egress) = campaigns::open(campaigns::Needs {
+            config: shared.clone(),
+            ring: ring.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            ledger: opened.ledger.clone(),
+            reader: opened.reader.clone(),
+            intake: intake.clone(),
+            queues: hands.queues.clone(),
+            people: &people,
+        })?;
         let (stop_control, control_stops) = watch::channel(false);
         let (control, addresses) = start_control(
             hands.clone(),
@@ -139,6 +152,7 @@ impl Daemon {
             clock.clone(),
             opened.ledger.clone(),
             people,
+            campaigns,
             control_stops,
         )?;
         let egress = egress::start(egress::Parts {
@@ -151,6 +165,7 @@ impl Daemon {
             reader: opened.reader,
             news: opened.news,
             queues: opened.queues,
+            campaigns: for_egress,
             usage: intake.usage().clone(),
             commands: commands_rx,
             tied: Some(hands.tied("egress")),
@@ -264,7 +279,8 @@ fn open_store(config: &Config, clock: &Clock, metrics: &Metrics) -> anyhow::Resu
 
 /// What is queued and what was sent today counts against the quotas from the first message on.
 fn restore_usage(intake: &Intake, opened: &Opened) -> anyhow::Result<()> {
-    for row in &opened.queues {
+    // Rows of campaigns are not submissions: the quotas of queued messages do not count them.
+    for row in opened.queues.iter().filter(|row| row.rows.is_none()) {
         intake.usage().add(&row.key.tenant, row.count, row.bytes);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -307,6 +323,7 @@ fn start_control(
     clock: Clock,
     ledger: Ledger,
     people: People,
+    campaigns: Campaigns,
     stops: watch::Receiver<bool>,
 ) -> anyhow::Result<(JoinHandle<()>, Addresses)> {
     let api = Api::new(api::Parts {
@@ -322,9 +339,9 @@ fn start_control(
         registry,
         metrics: metrics.clone(),
         suppressions: people.suppressions.clone(),
-        campaigns: None,
+        campaigns: Some(campaigns.clone()),
     });
-    let public = people.public(&hands, &clock, &metrics);
+    let public = people.public(&hands, &clock, &metrics, &campaigns);
     let (bound, told) = std::sync::mpsc::channel();
     let thread = threads::spawn("control", hands.tied("control"), move || async move {
         let server = match api::Server::bind(api.clone()).await {
@@ -345,7 +362,7 @@ fn start_control(
         let public_address = public.as_ref().and_then(tracking::Server::address);
         // The receiver waits for exactly this.
         let _ = bound.send(Ok(Addresses { http: server.tcp_address(), public: public_address }));
-        let public_stops = stops.clone();
+        let (public_stops, campaigns_stop) = (stops.clone(), stops.clone());
         let public = tokio::task::spawn_local(async move {
             if let Some(public) = public {
                 public.run(public_stops).await;
@@ -356,6 +373,7 @@ fn start_control(
             tokio::task::spawn_local(keep_time(clock)),
             tokio::task::spawn_local(keep_gate(hands.clone())),
             tokio::task::spawn_local(people.keep(metrics)),
+            tokio::task::spawn_local(async move { campaigns.run(campaigns_stop).await }),
             tokio::task::spawn_local(drain(hands)),
         ];
         server.run(stops).await;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use tracing::warn;
 
 use super::Hands;
+use crate::campaign::Campaigns;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::seam::clock::Clock;
@@ -39,13 +40,20 @@ pub(super) fn open(opened: &Opened, clock: &Clock) -> anyhow::Result<People> {
 
 impl People {
     /// What the public listener is made of.
-    pub(super) fn public(&self, hands: &Hands, clock: &Clock, metrics: &Metrics) -> tracking::Parts {
+    pub(super) fn public(
+        &self,
+        hands: &Hands,
+        clock: &Clock,
+        metrics: &Metrics,
+        campaigns: &Campaigns,
+    ) -> tracking::Parts {
+        let campaigns = campaigns.clone();
         tracking::Parts {
             config: hands.config.clone(),
             clock: clock.clone(),
             links: self.links.clone(),
             suppressions: self.suppressions.clone(),
-            campaigns: Arc::new(|_| None),
+            campaigns: Arc::new(move |no| campaigns.name_of(no).map(|(_, id)| id)),
             metrics: metrics.tracking.clone(),
         }
     }

@@ -68,6 +68,8 @@ pub struct Metrics {
     pub queue: queue::QueueMetrics,
     /// Connections to receivers, and DNS.
     pub delivery: delivery::DeliveryMetrics,
+    /// Content of campaigns.
+    pub content: content::ContentMetrics,
     /// Suppressions.
     pub suppression: suppression::SuppressionMetrics,
     /// The public listener.
@@ -86,6 +88,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         queue: queue::QueueMetrics::register(registry),
         dkim: dkim::DkimMetrics::register(registry),
         delivery: delivery::DeliveryMetrics::register(registry),
+        content: content::ContentMetrics::register(registry),
         suppression: suppression::SuppressionMetrics::register(registry),
         tracking: tracking::TrackingMetrics::register(registry),
     }

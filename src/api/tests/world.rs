@@ -18,8 +18,8 @@ use tower::ServiceExt;
 
 use super::super::ports::*;
 use super::super::{Api, Parts};
-use crate::campaign::contacts::Contacts;
 use crate::campaign::Campaigns;
+use crate::campaign::contacts::Contacts;
 use crate::config::{ApiKey, Config, Http, Role, Tenant};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::{Registry, register_all};

@@ -104,12 +104,7 @@ impl ContentPort {
         Ok(self.reader.rows(no, None, 1).await.map_err(unreadable)?.into_iter().next())
     }
 
-    async fn preview_row(
-        &self,
-        campaign: &CampaignHead,
-        row: &[u8],
-        id: Option<RowId>,
-    ) -> Result<Value, ContentError> {
+    async fn preview_row(&self, campaign: &CampaignHead, row: &[u8], id: Option<RowId>) -> Result<Value, ContentError> {
         let blueprint = self.blueprint(campaign).await?;
         let target = Target { row, id, test: None };
         let preview = blueprint.preview(&target, &self.tester.outside).map_err(|e| told(&e))?;
@@ -146,7 +141,10 @@ impl ContentPort {
                 Ok(preview) => serde_json::to_value(preview).unwrap_or_default(),
                 Err(error) => json!({ "problem": error.to_string() }),
             };
-            Some(json!({ "row": row.id.seq + 1, "recipient": address_in(&row.value), "preview": shown }))
+            let source: Value = serde_json::from_slice(&row.value).unwrap_or_default();
+            Some(
+                json!({ "row": row.id.seq + 1, "recipient": address_in(&row.value), "source": source, "preview": shown }),
+            )
         };
         Ok(json!({ "seen": worst.seen, "longest": show(worst.longest), "blankest": show(worst.blankest) }))
     }
