@@ -5,8 +5,10 @@
 //! 3. a source submits some thousand messages over real SMTP,
 //! 4. [`watch`] follows the event log over HTTP, as any program would, and draws the progress,
 //! 5. [`report`] tells what became of the mail, and whether the daemon's events and the providers' own counts agree,
-//! 6. then everything ends, unless `--keep` asks for it to stay.
+//! 6. [`campaign`] plays a campaign, from the list to its report,
+//! 7. then everything ends, unless `--keep` asks for it to stay.
 
+mod campaign;
 mod report;
 mod setup;
 mod watch;
@@ -40,11 +42,14 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 #[command(after_help = "\
 Example:
   posthaste demo
-  posthaste demo --messages 10000 --keep")]
+  posthaste demo --messages 10000 --recipients 100000 --keep")]
 pub struct Demo {
     /// How many messages to submit.
     #[arg(short, long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     messages: u64,
+    /// How many recipients the campaign has; 0 for none.
+    #[arg(short = 'r', long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    recipients: u64,
     /// How many connections submit at a time.
     #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     connections: u16,
@@ -115,7 +120,19 @@ impl Demo {
         let cpu = report::daemon_cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
         let report = Report::make(stage, &watch, &progress, began.elapsed(), cpu);
         say(&report.render())?;
-        Ok(report.problems().is_empty())
+        let mut problems = report.problems();
+        if self.recipients > 0 {
+            let act = campaign::Act::new(stage, self.recipients)?;
+            let more = runtime.block_on(act.play())?;
+            let agree =
+                if more.is_empty() { "Its counts and the providers' agree." } else { "Its counts do NOT agree:" };
+            say(agree)?;
+            for problem in &more {
+                say(&format!("  {problem}"))?;
+            }
+            problems.extend(more);
+        }
+        Ok(problems.is_empty())
     }
 
     fn submit(

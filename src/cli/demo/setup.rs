@@ -59,6 +59,7 @@ pub(super) struct Stage {
     sink: Sink,
     smtp: SocketAddr,
     http: SocketAddr,
+    public: SocketAddr,
     api_key: String,
 }
 
@@ -80,7 +81,8 @@ impl Stage {
         profiles.push(Profile::accepting("shop"));
         let sink = start_sink(profiles)?;
         let api_key = format!("demo-{:032x}", random::u128());
-        let stage = Self { folder, sink, smtp: free_address()?, http: free_address()?, api_key };
+        let stage =
+            Self { folder, sink, smtp: free_address()?, http: free_address()?, public: free_address()?, api_key };
         if let Some(pem) = dkim_key {
             write_private(&stage.folder.join("dkim.pem"), pem)?;
         }
@@ -131,6 +133,10 @@ relay_from = ["127.0.0.0/8"]
 address = "{http}"
 api_keys = [{{ name = "demo", sha256 = "{sha256}", role = "admin" }}]
 
+[public]
+address = "{public}"
+url = "https://links.shop.demo.example"
+
 [[tenants]]
 name = "shop"
 domains = ["shop.demo.example"]
@@ -160,6 +166,7 @@ tls = "none"
 "#,
             smtp = self.smtp,
             http = self.http,
+            public = self.public,
             shop = self.sink.address(PROVIDERS.len()),
         );
         for (number, (name, domain, _)) in PROVIDERS.iter().enumerate() {
