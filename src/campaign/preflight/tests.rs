@@ -103,7 +103,7 @@ fn report(change: impl Fn(&mut World)) -> Report {
     raw.extend_from_slice(body.as_bytes());
     let sample = Sample { of: "row 1", raw: &raw, html: world.html.as_deref(), text: world.text.as_deref() };
     let from = Mailbox::parse("news@acme.example").expect("valid");
-    let pool: Name = "bulk".parse().expect("valid");
+    let pool = Name::parse("bulk").expect("valid");
     let check = Preflight {
         config: &config,
         tenant: &config.tenants[0],
