@@ -103,7 +103,7 @@ fn report(change: impl Fn(&mut World)) -> Report {
     raw.extend_from_slice(body.as_bytes());
     let sample = Sample { of: "row 1", raw: &raw, html: world.html.as_deref(), text: world.text.as_deref() };
     let from = Mailbox::parse("news@acme.example").expect("valid");
-    let pool: Name = "bulk".parse().expect("valid");
+    let pool = Name::parse("bulk").expect("valid");
     let check = Preflight {
         config: &config,
         tenant: &config.tenants[0],
@@ -314,7 +314,7 @@ fn a_fix_is_a_record_to_paste() {
 }
 
 /// A filter on loopback that reads what comes and gives one answer.
-async fn filter(answer: &'static str) -> String {
+async fn filter(answer: String) -> String {
     let listener = crate::seam::net::listen("127.0.0.1:0".parse().expect("an address")).expect("a socket");
     let listener = crate::seam::net::adopt(listener).expect("adopted");
     let address = listener.local_addr().expect("an address").to_string();
@@ -337,11 +337,10 @@ async fn filter(answer: &'static str) -> String {
 fn filters_score_the_sample() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let rspamd = filter(
-            "HTTP/1.1 200 OK\r\nContent-Length: 97\r\n\r\n\
-             {\"score\":6.5,\"required_score\":15.0,\"symbols\":{\"A\":{\"score\":0.5},\"B\":{\"score\":6},\"C\":{\"score\":-1}}}",
-        );
-        let spamd = filter("SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.5 / 5.0\r\n\r\nHTML_ONLY\r\n");
+        let scored =
+            r#"{"score":6.5,"required_score":15.0,"symbols":{"A":{"score":0.5},"B":{"score":6},"C":{"score":-1}}}"#;
+        let rspamd = filter(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{scored}", scored.len()));
+        let spamd = filter("SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.5 / 5.0\r\n\r\nHTML_ONLY\r\n".into());
         let rspamd = rspamd.await;
         let config = crate::config::Check {
             rspamd: Some(format!("http://{rspamd}")),
