@@ -264,7 +264,7 @@ pub async fn run(args: &CampaignArgs, client: &Client, out: &mut Out) -> anyhow:
         CampaignCommand::Report { id } => show::report(&client.get(&place.of(id, "report", &[])?).await?, out),
         CampaignCommand::Preview { id, recipient, segment, part } => {
             let mut body = json!({});
-            recipient.iter().for_each(|r| body["as"] = json!(r));
+            recipient.iter().for_each(|r| body["address"] = json!(r));
             segment.iter().for_each(|s| body["segment"] = json!(s));
             let answer: Value = client.send(Method::POST, &place.of(id, "preview", &[])?, &body).await?;
             show::preview(&answer, part, out)

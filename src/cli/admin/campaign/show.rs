@@ -263,9 +263,7 @@ pub(super) fn test(answer: &Value, out: &mut Out) -> anyhow::Result<()> {
         return out.value(answer);
     }
     for message in answer["messages"].as_array().into_iter().flatten() {
-        let problem = text(message, "problem");
-        let id = if problem.is_empty() { text(message, "id") } else { problem };
-        out.line(printable(&format!("{}  {id}", text(message, "recipient"))))?;
+        out.line(printable(&format!("on its way: {}", message.as_str().unwrap_or_default())))?;
     }
     Ok(())
 }
