@@ -50,6 +50,7 @@ struct Query {
     wait: Duration,
     tenant: Option<Name>,
     kinds: Vec<EventKind>,
+    campaign: Option<Name>,
 }
 
 /// Events after a place in the log.
@@ -63,6 +64,7 @@ struct Query {
         ("wait" = Option<u64>, Query, description = "Seconds to wait for an event where there is none (most 60)"),
         ("cursor" = Option<String>, Query, description = "A durable cursor: begins where it was acknowledged"),
         ("event" = Option<String>, Query, description = "Only these kinds, separated by commas"),
+        ("campaign" = Option<String>, Query, description = "Only this campaign's"),
         ("tenant" = Option<String>, Query, description = "Only this tenant's"),
     ),
     responses((status = 200, body = EventsPage), (status = 422, body = super::openapi::ProblemSchema))
@@ -73,6 +75,7 @@ pub async fn get_events(State(api): State<Api>, caller: Caller, headers: HeaderM
     let limit = params.limit("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
     let wait = params.get::<u64>("wait")?.unwrap_or(0);
     let kinds = params.parse("event", parse_kinds)?.unwrap_or_default();
+    let campaign = params.parse("campaign", Name::parse)?;
     let tenant = caller.scope(params.parse("tenant", Name::parse)?)?;
     params.finish()?;
     if wait > WAIT_MAX_S {
@@ -94,10 +97,24 @@ pub async fn get_events(State(api): State<Api>, caller: Caller, headers: HeaderM
         }
         (Some(cursor), None) => EventSeq(stored(&api, &caller, cursor).await?.map_or(0, |c| c.after)),
     };
-    let query = Query { after, limit, wait: Duration::from_secs(wait), tenant, kinds };
+    let query = Query { after, limit, wait: Duration::from_secs(wait), tenant, kinds, campaign };
     let page = read(&api, query).await?;
     let lines = headers.get(header::ACCEPT).is_some_and(|a| a.as_bytes().starts_with(b"application/x-ndjson"));
     if lines { ndjson(&page) } else { json(&page) }
+}
+
+/// The events of one campaign, by the same rules but without cursors.
+pub(super) async fn of_campaign(api: &Api, mut params: Params, tenant: Name, campaign: Name) -> Answer {
+    let after = EventSeq(params.get::<u64>("after")?.unwrap_or(0));
+    let limit = params.limit("limit", LIMIT_DEFAULT, LIMIT_MAX)?;
+    let wait = params.get::<u64>("wait")?.unwrap_or(0);
+    let kinds = params.parse("event", parse_kinds)?.unwrap_or_default();
+    params.finish()?;
+    if wait > WAIT_MAX_S {
+        return Err(Problem::invalid("wait", format!("{wait} is more than {WAIT_MAX_S} seconds")));
+    }
+    let (tenant, campaign) = (Some(tenant), Some(campaign));
+    json(&read(api, Query { after, limit, wait: Duration::from_secs(wait), tenant, kinds, campaign }).await?)
 }
 
 fn parse_kinds(text: &str) -> Result<Vec<EventKind>, String> {
@@ -128,7 +145,11 @@ async fn read(api: &Api, query: Query) -> Result<EventsPage, Problem> {
         let (read, before) = (page.events.len(), out.next);
         scanned += read;
         out.next = page.next.max(before);
-        let wanted = |e: &Event| query.kinds.is_empty() || e.event == EventKind::Gap || query.kinds.contains(&e.event);
+        let wanted = |e: &Event| {
+            let kind = query.kinds.is_empty() || query.kinds.contains(&e.event);
+            let campaign = query.campaign.is_none() || query.campaign == e.campaign;
+            e.event == EventKind::Gap || (kind && campaign)
+        };
         let room = query.limit.saturating_sub(out.events.len());
         let mut wanted: Vec<Event> = page.events.into_iter().filter(wanted).collect();
         if wanted.len() > room {

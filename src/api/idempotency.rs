@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 
-use super::types::MessageAccepted;
 use super::{Api, Caller, Problem};
 use crate::store::Change;
 use crate::types::Timestamp;
@@ -62,15 +62,15 @@ struct Record {
     v: u8,
     body: String,
     at: u64,
-    answer: MessageAccepted,
+    answer: serde_json::Value,
 }
 
 /// What a key tells of its request.
-pub enum Known {
+pub enum Known<A> {
     /// It is new: go on, then write the record that [`Claim::record`] makes.
     New(Claim),
     /// It was answered so.
-    Answered(MessageAccepted),
+    Answered(A),
 }
 
 /// The key of a request, if it has one.
@@ -84,7 +84,12 @@ pub fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// Claims a key: 409 while another request has it, 422 when it stands for another body.
-pub async fn claim(api: &Api, caller: &Caller, key: &str, body_hash: &str) -> Result<Known, Problem> {
+pub async fn claim<A: DeserializeOwned>(
+    api: &Api,
+    caller: &Caller,
+    key: &str,
+    body_hash: &str,
+) -> Result<Known<A>, Problem> {
     let mut digest = Sha256::new();
     digest.update(caller.tenant.as_ref().map_or("", |t| t.as_str()));
     digest.update([0]);
@@ -98,10 +103,13 @@ pub async fn claim(api: &Api, caller: &Caller, key: &str, body_hash: &str) -> Re
     let claim = Claim { all, key };
     let found = api.parts().read.state_get(claim.state_key()).await?;
     let record = found.and_then(|value| serde_json::from_slice::<Record>(&value).ok());
-    match record.filter(|r| r.v == VERSION && !is_old(r.at, api.now())) {
-        None => Ok(Known::New(claim)),
-        Some(record) if record.body == body_hash => Ok(Known::Answered(record.answer)),
-        Some(_) => {
+    let Some(record) = record.filter(|r| r.v == VERSION && !is_old(r.at, api.now())) else {
+        return Ok(Known::New(claim));
+    };
+    // An answer of another kind was given to a request of another kind.
+    match serde_json::from_value(record.answer) {
+        Ok(answer) if record.body == body_hash => Ok(Known::Answered(answer)),
+        Ok(_) | Err(_) => {
             let detail = "this Idempotency-Key was used with another body: a new request needs a new key";
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-mismatch", detail))
         }
@@ -114,7 +122,8 @@ impl Claim {
     }
 
     /// The change that keeps the answer; goes into the batch that it guards.
-    pub fn record(&self, body_hash: &str, answer: MessageAccepted, now: Timestamp) -> Vec<Change> {
+    pub fn record<A: Serialize>(&self, body_hash: &str, answer: &A, now: Timestamp) -> Vec<Change> {
+        let answer = serde_json::to_value(answer).unwrap_or_default();
         let record = Record { v: VERSION, body: body_hash.to_owned(), at: now.as_millis(), answer };
         // A struct of numbers and texts can always be written.
         let value = serde_json::to_vec(&record).unwrap_or_default();

@@ -98,7 +98,7 @@ async fn submit(api: &Api, submission: Submission, claim: Option<(Claim, String)
         let extra: Extra = match (claim.clone(), hash) {
             (Some(claim), Some(hash)) => {
                 let now = api.now();
-                Box::new(move |id| claim.record(&hash, MessageAccepted { id, recipients }, now))
+                Box::new(move |id| claim.record(&hash, &MessageAccepted { id, recipients }, now))
             }
             _ => Box::new(|_| Vec::new()),
         };

@@ -10,6 +10,7 @@
 
 mod admin;
 mod auth;
+mod campaigns;
 mod compose;
 mod events;
 mod health;
@@ -41,6 +42,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use crate::campaign::Campaigns;
 use crate::config::Config;
 use crate::metrics::{Metrics, Registry};
 use crate::queue::admin::{AdminHandle, Command, Reply};
@@ -77,6 +79,8 @@ pub struct Parts {
     pub control: Arc<dyn Control>,
     /// What `/metrics` shows.
     pub registry: Registry,
+    /// The campaigns; without them their routes answer 503.
+    pub campaigns: Option<Campaigns>,
     /// The groups that a scrape brings up to date.
     pub metrics: Arc<Metrics>,
 }

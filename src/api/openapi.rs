@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Api, admin, events, health, messages, queues, trace};
+use super::{Api, admin, campaigns, events, health, messages, queues, trace};
 
 /// Every route of the API but `/v1/openapi.json` itself.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -31,6 +31,25 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(queues::reroute_queues))
         .routes(routes!(queues::get_suspensions, queues::post_suspension, queues::delete_suspensions))
         .routes(routes!(queues::delete_suspension))
+        .routes(routes!(campaigns::get_campaigns, campaigns::post_campaign))
+        .routes(routes!(
+            campaigns::get_campaign,
+            campaigns::put_campaign,
+            campaigns::patch_campaign,
+            campaigns::delete_campaign
+        ))
+        .routes(routes!(campaigns::get_job))
+        .routes(routes!(campaigns::start_campaign))
+        .routes(routes!(campaigns::pause_campaign))
+        .routes(routes!(campaigns::resume_campaign))
+        .routes(routes!(campaigns::cancel_campaign))
+        .routes(routes!(campaigns::check_campaign))
+        .routes(routes!(campaigns::preview_campaign))
+        .routes(routes!(campaigns::test_campaign))
+        .routes(routes!(campaigns::get_campaign_events))
+        .routes(routes!(campaigns::progress::get_progress))
+        .routes(routes!(campaigns::recipients::put_recipients, campaigns::recipients::head_recipients))
+        .routes(routes!(campaigns::recipients::get_rejects))
         .routes(routes!(admin::get_status))
         .routes(routes!(admin::post_reload))
         .routes(routes!(admin::post_backup))

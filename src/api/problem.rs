@@ -91,6 +91,11 @@ impl Problem {
         self.status
     }
 
+    /// Its JSON on one line, for a stream that has begun.
+    pub fn into_text(self) -> String {
+        String::from_utf8_lossy(&self.body(None)).into_owned()
+    }
+
     fn retry_after(self) -> Self {
         self.header(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S))
     }
@@ -130,6 +135,12 @@ fn title(kind: &str, status: StatusCode) -> &'static str {
         "idempotency-busy" => "A request with this idempotency key is under way",
         "low-space" => "Too little disk space is left",
         "refused" => "The message was refused",
+        "invalid-job" => "The job is not valid",
+        "campaign-exists" => "A campaign with this id exists with another job",
+        "campaign-busy" => "Another request works on this campaign",
+        "wrong-state" => "The campaign is not in a state for this",
+        "checks-failed" => "The checks found errors",
+        "upload-offset" => "The upload goes on elsewhere",
         "not-ready" => "The server takes no mail now",
         _ => status.canonical_reason().unwrap_or("Error"),
     }

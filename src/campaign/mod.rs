@@ -9,9 +9,19 @@
 //!
 //! Each change of state is on disk, with its event, before it is answered.
 
+mod engine;
+mod error;
 pub mod job;
 pub mod model;
 pub mod ports;
 pub mod preflight;
+mod registry;
 pub mod schedule;
 pub mod state;
+mod stop;
+
+#[cfg(test)]
+pub(crate) use engine::testing;
+pub use engine::{CAMPAIGNS_MAX, CampaignView, Campaigns, Created, Extra, LiveChange, Parts, Paused, Rates, Started};
+pub use error::CampaignError;
+pub use registry::Sealings;

@@ -153,6 +153,15 @@ pub struct Record {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<Timestamp>,
+    /// When its rows were first sent: its `campaign_started` event.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub running_since: Option<Timestamp>,
+    /// Since when an operator or one of its conditions holds it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_since: Option<Timestamp>,
+    /// Whether rows that wait for another attempt are still to be taken out of the queues, after a cancel.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub sweeping: bool,
     /// Rows at the start.
     #[serde(default)]
     pub rows: u64,
@@ -214,6 +223,8 @@ pub struct CampaignHead {
     pub id: Name,
     /// Where it stood when this was made.
     pub state: State,
+    /// The pool that sends it: the job's, else the tenant's.
+    pub pool: Name,
     /// Its job.
     pub job: Arc<Job>,
     /// The job's version.
@@ -229,6 +240,8 @@ pub struct Sealed {
     pub tenant: Name,
     /// Its id.
     pub id: Name,
+    /// The pool that sends it: the job's, else the tenant's.
+    pub pool: Name,
     /// Its job.
     pub job: Arc<Job>,
     /// The job's version.

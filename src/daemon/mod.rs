@@ -299,6 +299,7 @@ fn start_control(
         compose: Arc::new(ports::Writer { config: hands.config.clone(), clock: clock.clone() }),
         control: hands.clone(),
         registry,
+        campaigns: None,
         metrics,
     });
     let (bound, told) = std::sync::mpsc::channel();

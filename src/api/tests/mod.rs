@@ -1,5 +1,6 @@
 //! The API against stand-ins for everything below it.
 
+mod campaigns;
 mod events;
 mod messages;
 mod queues;

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 
 use super::super::ports::*;
 use super::super::{Api, Parts};
+use crate::campaign::Campaigns;
 use crate::config::{ApiKey, Config, Http, Role, Tenant};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
 use crate::metrics::{Registry, register_all};
@@ -113,8 +114,17 @@ impl World {
         Self::at(PathBuf::from("/nonexistent"))
     }
 
+    /// With campaigns, for tests of theirs.
+    pub fn with(campaigns: Campaigns) -> Self {
+        Self::build(PathBuf::from("/nonexistent"), Some(campaigns))
+    }
+
     /// With a data folder, for tests with listeners.
     pub fn at(data_dir: PathBuf) -> Self {
+        Self::build(data_dir, None)
+    }
+
+    fn build(data_dir: PathBuf, campaigns: Option<Campaigns>) -> Self {
         let http = Http {
             address: ([127, 0, 0, 1], 0).into(),
             api_keys: vec![key(ADMIN, Role::Admin), key(NODE_READ, Role::Read)],
@@ -148,6 +158,7 @@ impl World {
             control: Arc::new(fake.clone()),
             metrics: Arc::new(register_all(&registry)),
             registry,
+            campaigns,
         });
         Self { api, fake, clock, config }
     }
