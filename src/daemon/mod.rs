@@ -316,6 +316,7 @@ fn describe(listeners: &[Listener], addresses: &[SocketAddr], others: Addresses)
 }
 
 /// The control thread: API, clock, gate, drain.
+#[expect(clippy::too_many_arguments, reason = "each is one part of the daemon")]
 fn start_control(
     hands: Arc<Hands>,
     registry: Registry,

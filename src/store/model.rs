@@ -398,7 +398,7 @@ pub enum News {
         /// Where the entry stood.
         key: EntryKey,
     },
-    /// A campaign's run began (its queues, as they are now on disk), or ended (the queues with what is left in them). Sent before any outcome
+    /// A campaign's run began (its queues, as they are now on disk), or ended (all its queues, with what is left in them). Sent before any outcome
     /// of it, and never dropped.
     Run {
         /// The campaign.

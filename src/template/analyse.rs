@@ -77,9 +77,9 @@ fn is(name: &str, wanted: &str) -> bool {
 
 /// Each piece with its line.
 fn walk<'h>(html: &'h str, mut f: impl FnMut(usize, Piece<'h>)) {
-    let mut pieces = Pieces::new(html, true);
+    let pieces = Pieces::new(html, true);
     let (mut line, mut counted) = (1, 0);
-    while let Some(piece) = pieces.next() {
+    for piece in pieces {
         // A piece says itself where it begins: `at` may have passed a comment before it.
         let word = match piece {
             Piece::Text(word) | Piece::Block(word) | Piece::Open(word, _) | Piece::Close(word) => word,

@@ -264,7 +264,8 @@ key_file = "{keys}/{name}.pem"
             answer = e
         with answer:
             data = answer.read()
-            if "json" in answer.headers.get("Content-Type", ""):
+            kind = answer.headers.get("Content-Type", "")
+            if "json" in kind and "ndjson" not in kind:
                 data = json.loads(data)
             return answer.status, answer.headers, data
 

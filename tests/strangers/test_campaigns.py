@@ -349,7 +349,7 @@ class CampaignBadInputTest(CampaignCase):
         self.problem("POST", "", {**JOB, "from": "nobody"}, (400, 422), "from")
         self.problem("POST", "", {**JOB, "html": "<p>{{ first_name </p>"}, (400, 422), "html", "line")
         self.problem("POST", "", {**JOB, "segment": "age >"}, (400, 422), "segment")
-        self.problem("POST", "", b"{", (400, 422))
+        self.problem("POST", "", b"{", (400, 422), **{"Content-Type": "application/json"})
 
     def test_broken_rows_are_counted_and_told(self):
         self.call(self.posthaste, "POST", "", JOB, expect=201)
@@ -407,11 +407,15 @@ class CampaignBadInputTest(CampaignCase):
         self.assertEqual(self.posthaste.request("GET", "/readyz")[0], 200)
 
     def test_a_segment_of_the_wrong_type_says_so(self):
-        self.call(self.posthaste, "POST", "", {**JOB, "segment": "town > 7"}, expect=201)
+        self.call(self.posthaste, "POST", "", {**JOB, "id": "segment", "segment": "town > 7"}, expect=201)
+        self.upload(self.posthaste, rows(5), "segment")
+        status, _, rejects = self.call(self.posthaste, "GET", "/segment/rejects")
+        self.assertIn("town", rejects.decode() if isinstance(rejects, bytes) else json.dumps(rejects))
+        self.call(self.posthaste, "POST", "", JOB, expect=201)
         self.upload(self.posthaste, rows(5))
         status, _, answer = self.call(self.posthaste, "POST", "/spring/preview", {"segment": "town > 7"})
         self.assertIn("town", json.dumps(answer))
-        self.call(self.posthaste, "POST", "/spring/start", {})
+        self.call(self.posthaste, "POST", "/segment/start", {})
         time.sleep(1)
         self.assertFalse(self.mx.messages)
 

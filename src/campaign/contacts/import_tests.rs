@@ -1,3 +1,5 @@
+//! Tests of the import of contacts.
+
 use super::*;
 use crate::campaign::recipients::chunks;
 use crate::campaign::recipients::testing::FakeStore;

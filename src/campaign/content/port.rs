@@ -195,7 +195,7 @@ impl ContentPort {
             .map(|(message, (rows, first))| json!({ "message": message, "rows": rows, "first": first }))
             .collect();
         let missing: Map<String, Value> =
-            count.missing.counts(&segment).into_iter().map(|(name, rows)| (name.to_owned(), rows.into())).collect();
+            count.missing.counts(&segment).map(|(name, rows)| (name.to_owned(), rows.into())).collect();
         Ok(json!({
             "rows": count.rows,
             "selected": count.selected,
@@ -367,7 +367,7 @@ fn problem_of(error: BlueprintError) -> Problem {
 fn template(field: &str, error: &TemplateError) -> Problem {
     let text = format!("line {}, column {}: {}", error.line, error.column, error.message);
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let problem = Problem::new(field, text).at(number(error.line as usize), number(error.column as usize));
+    let problem = Problem::new(field, text).at(number(error.line), number(error.column));
     match &error.hint {
         Some(hint) => problem.fix(hint.clone()),
         None => problem,

@@ -22,6 +22,9 @@ use crate::event::EventKind;
 use crate::store::{Change as StoreChange, RunChange};
 use crate::types::Timestamp;
 
+/// How long after its cancel a campaign's rows may still be asked for.
+const UNSEAL_AFTER: Duration = Duration::from_secs(600);
+
 /// The shortest time between two looks.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -110,10 +113,12 @@ impl Campaigns {
         let now = self.now();
         let counts = Counts::of(&self.counts(record.no).await?.1);
         if !record.state.is_live() {
-            // Cancelled: what was in an attempt may still be rendered until the last one has ended.
-            if counts.waiting == 0 {
-                self.unseal(record.no);
+            // Cancelled: what was in an attempt may still be rendered, and what is taken out is read for its event.
+            let quiet = record.ended.unwrap_or(now).after(UNSEAL_AFTER);
+            if counts.waiting > 0 || now < quiet {
+                return Ok(quiet.max(now.after(TICK)));
             }
+            self.unseal(record.no);
             return Ok(Timestamp::NEVER);
         }
         let job = self.head_of(&record).await?.job.clone();

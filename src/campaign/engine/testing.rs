@@ -135,7 +135,12 @@ pub fn apply(disk: &mut Disk, changes: Vec<Change>) {
                     counts.fresh = 0;
                 }
             },
-            Change::Accept(_) | Change::Rows(_) | Change::Put { .. } | Change::Remove { .. } => {}
+            Change::Accept(_)
+            | Change::Rows(_)
+            | Change::Put { .. }
+            | Change::Remove { .. }
+            | Change::EraseRow { .. }
+            | Change::EraseEvents { .. } => {}
         }
     }
 }

@@ -154,29 +154,11 @@ fn judge_links(links: &[&str]) -> Vec<Finding> {
                 found.push(make(code, format!("{} {what}", links.len()), fix).details(links));
             }
         };
-    add(
-        relative,
-        |c, t, f| error(c, t, f),
-        "link-not-absolute",
-        "links are not absolute",
-        "Write https:// and the host.",
-    );
-    add(
-        strange,
-        |c, t, f| warning(c, t, f),
-        "link-not-http",
-        "links are of another kind than http(s)",
-        "Link to a web page.",
-    );
-    add(
-        plain,
-        |c, t, f| warning(c, t, f),
-        "link-http",
-        "links are not encrypted",
-        "Write https:// instead of http://.",
-    );
-    add(empty, |c, t, f| error(c, t, f), "link-placeholder", "links lead nowhere", "Fill in the target.");
-    add(short, |c, t, f| warning(c, t, f), "link-shortener", "links go by a shortener", "Link to the page itself.");
+    add(relative, error, "link-not-absolute", "links are not absolute", "Write https:// and the host.");
+    add(strange, warning, "link-not-http", "links are of another kind than http(s)", "Link to a web page.");
+    add(plain, warning, "link-http", "links are not encrypted", "Write https:// instead of http://.");
+    add(empty, error, "link-placeholder", "links lead nowhere", "Fill in the target.");
+    add(short, warning, "link-shortener", "links go by a shortener", "Link to the page itself.");
     found
 }
 

@@ -122,20 +122,17 @@ impl<D: AskDns> AskDns for Timed<'_, D> {
 pub(super) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut running: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
     let mut done: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
-    let mut done = std::pin::pin!(async move {
-        std::future::poll_fn(move |cx| {
-            let mut pending = false;
-            for (future, slot) in running.iter_mut().zip(&mut done).filter(|(_, slot)| slot.is_none()) {
-                match future.as_mut().poll(cx) {
-                    Poll::Ready(result) => *slot = Some(result),
-                    Poll::Pending => pending = true,
-                }
+    std::future::poll_fn(move |cx| {
+        let mut pending = false;
+        for (future, slot) in running.iter_mut().zip(&mut done).filter(|(_, slot)| slot.is_none()) {
+            match future.as_mut().poll(cx) {
+                Poll::Ready(result) => *slot = Some(result),
+                Poll::Pending => pending = true,
             }
-            if pending { Poll::Pending } else { Poll::Ready(done.iter_mut().filter_map(Option::take).collect()) }
-        })
-        .await
-    });
-    done.as_mut().await
+        }
+        if pending { Poll::Pending } else { Poll::Ready(done.iter_mut().filter_map(Option::take).collect()) }
+    })
+    .await
 }
 
 /// Names are compared without case and without the final dot.

@@ -113,7 +113,7 @@ pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -260,6 +260,10 @@ mod tests {
                 for (at, _) in source.match_indices(call) {
                     let Some(code) = source[at + call.len()..].trim_start().strip_prefix('"') else { continue };
                     let code = code.split('"').next().unwrap_or_default();
+                    // The text of an error type stands there too.
+                    if !code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+                        continue;
+                    }
                     assert!(CODES.iter().any(|(known, _)| *known == code), "{code} is not in CODES");
                 }
             }

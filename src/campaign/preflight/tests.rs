@@ -103,7 +103,7 @@ fn report(change: impl Fn(&mut World)) -> Report {
     raw.extend_from_slice(body.as_bytes());
     let sample = Sample { of: "row 1", raw: &raw, html: world.html.as_deref(), text: world.text.as_deref() };
     let from = Mailbox::parse("news@acme.example").expect("valid");
-    let pool: Name = "bulk".parse().expect("valid");
+    let pool = Name::parse("bulk").expect("valid");
     let check = Preflight {
         config: &config,
         tenant: &config.tenants[0],
@@ -254,13 +254,23 @@ fn one_click_and_identity() {
 /// Signed by a key, but without the two fields in `h=`: a receiver shows no button.
 #[test]
 fn one_click_must_be_under_the_signature() {
-    let raw = b"DKIM-Signature: v=1; d=acme.example; h=From:To:List-Unsubscribe; b=x\r\nFrom: a@acme.example\r\n\
-        List-Unsubscribe: <https://l.example/>\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n\r\n";
-    assert_eq!(
-        super::dns::tag(&message::field_of(raw, "dkim-signature").expect("there"), "h"),
-        Some("From:To:List-Unsubscribe")
+    let signed = |field: &'static str| {
+        move |world: &mut World| {
+            world.with_key = false;
+            world.header = format!("DKIM-Signature: v=1; {field}; b=x\r\n{}", world.header);
+        }
+    };
+    let both = "h=From:List-Unsubscribe:\r\n list-unsubscribe-post";
+    check(signed("d=acme.example; h=From:List-Unsubscribe:\r\n list-unsubscribe-post"), &["error dkim-missing"]);
+    check(signed("d=acme.example; h=From:To:List-Unsubscribe"), &["error one-click-not-signed", "error dkim-missing"]);
+    // A signature of somebody else covers both, ours does not.
+    check(
+        move |world| {
+            signed("d=acme.example; h=From")(world);
+            world.header = format!("DKIM-Signature: d=other.example; {both}; b=x\r\n{}", world.header);
+        },
+        &["error one-click-not-signed", "error dkim-missing"],
     );
-    check(header("From: Acme", "DKIM-Signature: v=1; d=other.example; h=From; b=x\r\nFrom: Acme"), &[]);
 }
 
 #[test]
@@ -314,7 +324,7 @@ fn a_fix_is_a_record_to_paste() {
 }
 
 /// A filter on loopback that reads what comes and gives one answer.
-async fn filter(answer: &'static str) -> String {
+async fn filter(answer: String) -> String {
     let listener = crate::seam::net::listen("127.0.0.1:0".parse().expect("an address")).expect("a socket");
     let listener = crate::seam::net::adopt(listener).expect("adopted");
     let address = listener.local_addr().expect("an address").to_string();
@@ -337,11 +347,10 @@ async fn filter(answer: &'static str) -> String {
 fn filters_score_the_sample() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let rspamd = filter(
-            "HTTP/1.1 200 OK\r\nContent-Length: 97\r\n\r\n\
-             {\"score\":6.5,\"required_score\":15.0,\"symbols\":{\"A\":{\"score\":0.5},\"B\":{\"score\":6},\"C\":{\"score\":-1}}}",
-        );
-        let spamd = filter("SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.5 / 5.0\r\n\r\nHTML_ONLY\r\n");
+        let scored =
+            r#"{"score":6.5,"required_score":15.0,"symbols":{"A":{"score":0.5},"B":{"score":6},"C":{"score":-1}}}"#;
+        let rspamd = filter(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{scored}", scored.len()));
+        let spamd = filter("SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.5 / 5.0\r\n\r\nHTML_ONLY\r\n".into());
         let rspamd = rspamd.await;
         let config = crate::config::Check {
             rspamd: Some(format!("http://{rspamd}")),

@@ -1,3 +1,5 @@
+//! Tests of CSV.
+
 use super::*;
 
 /// The fields of the first record, and how many octets it takes.

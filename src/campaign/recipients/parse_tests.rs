@@ -1,3 +1,5 @@
+//! Tests of what both formats share.
+
 use std::io::{Cursor, Write};
 
 use super::super::row::write_value;

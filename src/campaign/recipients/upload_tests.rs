@@ -1,3 +1,5 @@
+//! Tests of the upload.
+
 use super::super::testing::FakeStore;
 use super::super::zones::SlotPlan;
 use super::super::{NoScreen, Select, Selected};

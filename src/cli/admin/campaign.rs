@@ -196,7 +196,7 @@ fn name(text: &str) -> Result<Name, String> {
 fn rate(text: &str) -> Result<Setting<Rate>, String> {
     match text {
         "none" => Ok(Setting::Off),
-        text => text.parse().map(Setting::To).map_err(|e| format!("{e}")),
+        text => text.parse().map(Setting::To),
     }
 }
 
@@ -264,7 +264,7 @@ pub async fn run(args: &CampaignArgs, client: &Client, out: &mut Out) -> anyhow:
         CampaignCommand::Report { id } => show::report(&client.get(&place.of(id, "report", &[])?).await?, out),
         CampaignCommand::Preview { id, recipient, segment, part } => {
             let mut body = json!({});
-            recipient.iter().for_each(|r| body["as"] = json!(r));
+            recipient.iter().for_each(|r| body["address"] = json!(r));
             segment.iter().for_each(|s| body["segment"] = json!(s));
             let answer: Value = client.send(Method::POST, &place.of(id, "preview", &[])?, &body).await?;
             show::preview(&answer, part, out)
@@ -278,11 +278,7 @@ pub async fn run(args: &CampaignArgs, client: &Client, out: &mut Out) -> anyhow:
             let answer: Value = client.send(Method::POST, &place.of(id, "check", &[])?, &json!({})).await?;
             show::findings(&answer, out)
         }
-        CampaignCommand::Rejects { id, csv } => {
-            let format = if *csv { "csv" } else { "ndjson" };
-            let path = place.of(id, "rejects", &[("format", Some(format.to_owned()))])?;
-            out.bytes(&client.bytes(Method::GET, &path, None).await?)
-        }
+        CampaignCommand::Rejects { id, csv } => rejects(id, *csv, &place, client, out).await,
         CampaignCommand::Delete { id } => {
             client.bytes(Method::DELETE, &place.of(id, "", &[])?, None).await?;
             out.line(format!("{id} is removed; its events stay as long as the log keeps them"))
@@ -345,6 +341,38 @@ fn settings(
     }
     anyhow::ensure!(!body.is_empty(), "nothing to change: give --rate, --priority or --window");
     Ok(Value::Object(body))
+}
+
+/// All rows that were not taken, page by page.
+async fn rejects(id: &str, csv: bool, place: &Place<'_>, client: &Client, out: &mut Out) -> anyhow::Result<()> {
+    if csv {
+        out.line("row,address,reason")?;
+    }
+    let mut after = None;
+    loop {
+        let path = place.of(id, "rejects", &[("after", after)])?;
+        let page = client.open(Method::GET, &path, None).await?;
+        let next = page.headers().get("posthaste-next").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let lines = http_body_util::BodyExt::collect(page.into_body()).await?.to_bytes();
+        if !csv {
+            out.bytes(&lines)?;
+        } else {
+            for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                let reject: Value = serde_json::from_slice(line)?;
+                let cell = |value: &Value| {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    // A quote is doubled; a formula of a spreadsheet must not begin a cell.
+                    let safe = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text };
+                    format!("\"{}\"", safe.replace('"', "\"\""))
+                };
+                out.line(format!("{},{},{}", reject["row"], cell(&reject["address"]), cell(&reject["reason"])))?;
+            }
+        }
+        match next {
+            Some(next) if !lines.is_empty() => after = Some(next),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// How long something took or takes, from seconds.

@@ -5,7 +5,7 @@
 //! 3. it is started, paused amid (nothing more goes out than what was in flight), and resumed,
 //! 4. and at its end the daemon's counts are compared with what the providers counted.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -112,11 +112,11 @@ impl<'a> Act<'a> {
             let counts = &campaign["counts"];
             if terminal {
                 let (total, waiting) = (number(counts, "total"), number(counts, "waiting"));
-                print!("\r{} of {total} ended ", total - waiting.min(total));
+                write!(std::io::stdout(), "\r{} of {total} ended ", total - waiting.min(total))?;
             }
             if campaign["state"] == "done" {
                 if terminal {
-                    println!();
+                    writeln!(std::io::stdout())?;
                 }
                 return Ok(campaign);
             }
@@ -217,7 +217,6 @@ fn job() -> Value {
 
 /// Writes the list: so many good rows, one that is broken, one that comes twice.
 fn write_list(path: &std::path::Path, recipients: u64) -> std::io::Result<()> {
-    use std::io::Write;
     const TOWNS: [&str; 4] = ["Lyon", "Zürich", "Kraków", "Oslo"];
     let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
     writeln!(out, "email,first_name,town,age")?;

@@ -51,7 +51,7 @@ fn the_nesting_follows_what_is_there() {
     check(false, true, &[], &["text/html"]);
     check(true, true, &[], &["multipart/alternative", "text/plain", "text/html"]);
     let related = ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"];
-    check(true, true, &[image.clone()], &related);
+    check(true, true, std::slice::from_ref(&image), &related);
     let all = [&["multipart/mixed"], &related[..], &["image/png"]].concat();
     check(true, true, &[image.clone(), pdf.clone()], &all);
     check(true, false, &[image], &["multipart/mixed", "text/plain", "image/png"]);

@@ -106,7 +106,8 @@ impl QueueTable {
         let (mut dropped, mut left) = (0, Vec::new());
         for id in ids {
             dropped += self.drop_fresh(id);
-            let Some(queue) = self.by_id.get(&id).filter(|queue| queue.row.count > 0) else { continue };
+            // The emptied ones too: whoever holds rows of them in memory must let go.
+            let Some(queue) = self.by_id.get(&id) else { continue };
             left.push(told(&queue.row, &queue.places, None));
         }
         (dropped, left)

@@ -57,8 +57,11 @@ pub(super) fn one(campaign: &Value, out: &mut Out) -> anyhow::Result<()> {
             out.line(format!("  {name:<10} {}", count(n)))?;
         }
     }
-    if !text(campaign, "held_by").is_empty() {
-        out.line(printable(&format!("  held by    {}", text(campaign, "held_by"))))?;
+    if let Some(hold) = campaign["hold"].as_object() {
+        let word = |name: &str| hold.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let until = word("until");
+        let until = if until.is_empty() { until } else { format!(" until {until}") };
+        out.line(printable(&format!("  held       {}{until}", word("reason"))))?;
     }
     counts(&campaign["counts"], out)?;
     uploaded(&campaign["upload"], out)
@@ -167,11 +170,13 @@ fn bar(campaign: &Value) -> String {
     let counts = &campaign["counts"];
     let (total, waiting) = (number(counts, "total"), number(counts, "waiting"));
     let ended = total.saturating_sub(waiting);
-    let filled = if total == 0 { 0 } else { ended.saturating_mul(BAR) / total };
+    let filled = ended.saturating_mul(BAR).checked_div(total).unwrap_or(0);
     let bar: String = (0..BAR).map(|i| if i < filled { '#' } else { '.' }).collect();
     let share = if total == 0 { 0.0 } else { ended as f64 * 100.0 / total as f64 };
-    let rate = campaign["rate_now"].as_f64().map_or(String::new(), |rate| format!("  {rate:.0}/s"));
-    let eta = seconds(&campaign["eta_seconds"]).map_or(String::new(), |eta| format!("  {eta} left"));
+    let rate = campaign["rates"]["ended_per_second"].as_f64();
+    let rate = rate.map_or(String::new(), |rate| format!("  {rate:.0}/s"));
+    let eta = text(campaign, "eta");
+    let eta = if eta.is_empty() { String::new() } else { format!("  done about {eta}") };
     let bounced = number(counts, "bounced");
     format!(
         "{} [{bar}] {share:>5.1} %  {} of {}  {} bounced{rate}{eta}",
@@ -200,9 +205,9 @@ pub(super) fn findings(answer: &Value, out: &mut Out) -> anyhow::Result<()> {
 
 fn print_findings(findings: &Value, out: &mut Out) -> anyhow::Result<()> {
     for finding in findings.as_array().into_iter().flatten() {
-        let title = if finding["title"].is_string() { text(finding, "title") } else { text(finding, "message") };
-        out.head(&printable(&format!("{}: {title} [{}]", text(finding, "severity"), text(finding, "code"))))?;
-        for name in ["why", "fix", "details"] {
+        let title = text(finding, "message");
+        out.head(&printable(&format!("{}: {title} [{}]", text(finding, "severity"), text(finding, "check"))))?;
+        for name in ["why", "fix"] {
             if !text(finding, name).is_empty() {
                 out.line(format!("  {name}: {}", printable_lines(text(finding, name)).replace('\n', "\n       ")))?;
             }
@@ -258,9 +263,7 @@ pub(super) fn test(answer: &Value, out: &mut Out) -> anyhow::Result<()> {
         return out.value(answer);
     }
     for message in answer["messages"].as_array().into_iter().flatten() {
-        let problem = text(message, "problem");
-        let id = if problem.is_empty() { text(message, "id") } else { problem };
-        out.line(printable(&format!("{}  {id}", text(message, "recipient"))))?;
+        out.line(printable(&format!("on its way: {}", message.as_str().unwrap_or_default())))?;
     }
     Ok(())
 }

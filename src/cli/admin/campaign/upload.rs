@@ -43,7 +43,7 @@ pub(super) async fn upload(
     let show = std::io::stderr().is_terminal() && !out.json;
     let progress = move |sent: u64| {
         if show {
-            let share = if length == 0 { 100 } else { sent.saturating_mul(100) / length };
+            let share = sent.saturating_mul(100).checked_div(length).unwrap_or(100);
             eprint!("\r{share:>3} %  {} of {} sent ", size(sent), size(length));
         }
     };
