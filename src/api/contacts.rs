@@ -175,7 +175,8 @@ pub async fn get_contact(
     }
 }
 
-/// Take a contact out of an audience; with `erase` out of all audiences of the tenant.
+/// Take a contact out of an audience; with `erase` out of all that is kept of the tenant: audiences, rows of campaigns, events. A
+/// suppression stays, by a keyed hash.
 #[utoipa::path(
     delete, path = "/v1/contacts/{audience}/{address}", tag = "contacts",
     params(
@@ -206,6 +207,15 @@ pub async fn delete_contact(
         false if contacts.remove(&tenant, &audience, &mailbox).await? => vec![audience],
         false => return Err(Problem::not_found(format!("{mailbox} is not in the audience {audience}"))),
     };
-    let body = serde_json::json!({ "audiences": audiences, "erased": erase });
+    let mut rows = 0;
+    if erase {
+        if let Some(campaigns) = &api.parts().campaigns {
+            rows = campaigns.erase(&tenant, &mailbox).await?;
+        }
+        // Last: a suppression keeps only its keyed hash, and goes on holding mail back.
+        let erased = api.parts().suppressions.erase(std::slice::from_ref(&tenant), &mailbox).await;
+        erased.map_err(|error| Problem::unavailable(error.to_string()))?;
+    }
+    let body = serde_json::json!({ "audiences": audiences, "erased": erase, "campaign_rows": rows });
     Ok((StatusCode::OK, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response())
 }

@@ -8,6 +8,7 @@
 
 mod commands;
 mod create;
+mod erase;
 mod run;
 #[cfg(test)]
 pub(crate) mod testing;

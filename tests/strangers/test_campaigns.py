@@ -204,6 +204,29 @@ class CampaignContentTest(CampaignCase):
         wait_for("the receipt", lambda: mx.addresses().count("c1@d1.example") == 2)
 
 
+    def test_an_audience_is_sent_to_and_a_person_is_erased(self):
+        mx = self.sink()
+        daemon = self.campaign_daemon(mx.port).start()
+        listed = b"email,first_name,town,age\n" + b"".join(b"p%d@d.example,N%d,Lyon,%d\n" % (n, n, 15 + n) for n in range(6))
+        status, _, answer = daemon.request("PUT", "/v1/contacts/customers?types=age%3Dnumber", listed, key=SEND_KEY,
+                                           headers={"Content-Type": "text/csv"})
+        self.assertEqual(status, 200, answer)
+        self.call(daemon, "POST", "", {**JOB, "id": "aud", "audience": "customers", "segment": "age >= 18"}, expect=201)
+        self.start(daemon, "aud")
+        self.wait_state(daemon, "done", id="aud")
+        self.assertEqual(sorted(mx.addresses()), ["p3@d.example", "p4@d.example", "p5@d.example"])
+        gone = lambda: "p4@d.example" not in json.dumps(daemon.events())
+        self.assertFalse(gone())
+        status, _, answer = daemon.request("DELETE", "/v1/contacts/customers/p4@d.example?erase=true", key=SEND_KEY)
+        self.assertEqual((status, answer["campaign_rows"]), (200, 1), answer)
+        wait_for("the events to lose the address", gone)
+        status, _, _ = daemon.request("GET", "/v1/contacts/customers/p4@d.example", key=SEND_KEY)
+        self.assertEqual(status, 404)
+        status, _, _ = self.call(daemon, "POST", "/aud/preview", {"address": "p4@d.example"})
+        self.assertIn(status, (404, 422))
+        self.assertEqual(self.state(daemon, "aud")["counts"]["delivered"], 3)
+
+
 class CampaignControlTest(CampaignCase):
     def test_pause_holds_at_once_and_resume_repeats_none(self):
         mx = self.sink()
