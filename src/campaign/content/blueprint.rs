@@ -210,7 +210,7 @@ impl Blueprint {
     /// When the row can't be read.
     pub fn vars(&self, target: &Target<'_>, outside: &Outside) -> Result<Vars, ContentError> {
         let mailbox = RowHead::parse(target.row)?.mailbox()?;
-        self.vars_with(target.row, &self.unsubscribe(target, &mailbox, outside))
+        self.vars_with(target.row, &self.unsubscribe(target, &mailbox, outside, true))
     }
 
     fn vars_with(&self, row: &[u8], unsubscribe: &Unsubscribe) -> Result<Vars, ContentError> {
@@ -229,14 +229,14 @@ impl Blueprint {
         Ok(self.templates.missing(&self.vars(target, outside)?, self.sealed.started))
     }
 
-    fn unsubscribe(&self, target: &Target<'_>, address: &Mailbox, outside: &Outside) -> Unsubscribe {
+    fn unsubscribe(&self, target: &Target<'_>, address: &Mailbox, outside: &Outside, inert: bool) -> Unsubscribe {
         let token = UnsubscribeToken {
             tenant: self.sealed.tenant.clone(),
             message: target.id.map(RowId::message_id),
             list: self.sealed.job.list.clone(),
             address: address.clone(),
             // What is only shown must do nothing either.
-            test: target.test.is_some() || target.id.is_none(),
+            test: inert || target.test.is_some() || target.id.is_none(),
         };
         let node = match &self.sealed.job.public_url {
             Some(_) => None,
@@ -251,9 +251,14 @@ impl Blueprint {
     /// # Errors
     /// A row that can't be read, a missing variable that may not be blank, a limit of the templates.
     pub fn draw(&self, target: &Target<'_>, outside: &Outside) -> Result<Drawn, ContentError> {
+        self.draw_with(target, outside, false)
+    }
+
+    /// As [`Blueprint::draw`]; `inert` links do nothing: who looks at somebody's mail must not unsubscribe him.
+    pub(super) fn draw_with(&self, target: &Target<'_>, outside: &Outside, inert: bool) -> Result<Drawn, ContentError> {
         let head = RowHead::parse(target.row)?;
         let address = head.mailbox()?;
-        let unsubscribe = self.unsubscribe(target, &address, outside);
+        let unsubscribe = self.unsubscribe(target, &address, outside, inert);
         let vars = self.vars_with(target.row, &unsubscribe)?;
         let mut cleaned = Vec::new();
         let mut subject = self.render(Part::Subject, &vars, "subject", &mut cleaned)?;

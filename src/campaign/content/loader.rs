@@ -68,7 +68,8 @@ impl CampaignLoader {
             ret: None,
             envid: None,
             smtputf8: mailbox.needs_smtputf8() || job.from.mailbox.needs_smtputf8(),
-            recipients: vec![EnvelopeRecipient { mailbox, notify: Notify::Never, orcpt: None }],
+            // Not NEVER: the peer would keep late bounces from us too. That we tell nobody of a row follows from `via`.
+            recipients: vec![EnvelopeRecipient { mailbox, notify: Notify::Default, orcpt: None }],
             accepted: sealed.started,
             expires: due.after(expire_after.0),
             eight_bit: false,

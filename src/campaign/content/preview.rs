@@ -45,7 +45,7 @@ impl Blueprint {
     /// # Errors
     /// As [`Blueprint::draw`]: what is wrong with the row would keep it from being sent too.
     pub fn preview(&self, target: &Target<'_>, outside: &Outside) -> Result<Preview, ContentError> {
-        let drawn = self.draw(target, outside)?;
+        let drawn = self.draw_with(target, outside, true)?;
         let blanks = self.missing(target, outside)?;
         let job = &self.sealed().job;
         let mut warnings: Vec<String> = Vec::new();

@@ -117,6 +117,9 @@ async fn a_cancel_ends_the_run_and_takes_out_what_waits_for_another_attempt() {
     assert_eq!(Counts::of(&w.disk.lock().counts[&no.0]).cancelled, 10);
     assert!(w.start("a", None).await.is_err());
     w.campaigns.tick().await;
+    assert!(w.campaigns.sealings().get(no).is_some(), "what is taken out is read for its event");
+    w.clock.advance(std::time::Duration::from_secs(601));
+    w.campaigns.tick().await;
     assert!(w.campaigns.sealings().is_empty());
     w.campaigns.delete(name("acme"), name("a")).await.expect("deleted");
     let left: Vec<Vec<u8>> = w.disk.lock().state.keys().cloned().collect();
