@@ -1,4 +1,5 @@
 //! The one integration-test binary: it links once.
 
 mod generated;
+mod job_doc;
 mod tidy;
