@@ -261,7 +261,7 @@ pub async fn run(args: &CampaignArgs, client: &Client, out: &mut Out) -> anyhow:
             false => show::one(&client.get(&place.of(id, "", &[])?).await?, out),
         },
         CampaignCommand::List => show::list(&client.get(&place.all()).await?, out),
-        CampaignCommand::Report { id } => show::report(&client.get(&place.of(id, "report", &[])?).await?, out),
+        CampaignCommand::Report { id } => show::one(&client.get(&place.of(id, "", &[])?).await?, out),
         CampaignCommand::Preview { id, recipient, segment, part } => {
             let mut body = json!({});
             recipient.iter().for_each(|r| body["address"] = json!(r));

@@ -131,11 +131,6 @@ pub(super) fn list(answer: &Value, out: &mut Out) -> anyhow::Result<()> {
     out.table(&table, "no campaigns")
 }
 
-/// What became of it.
-pub(super) fn report(answer: &Value, out: &mut Out) -> anyhow::Result<()> {
-    if out.json { out.value(answer) } else { one(answer, out) }
-}
-
 /// The progress until the campaign has ended.
 pub(super) async fn watch(path: &str, every: Duration, client: &Client, out: &mut Out) -> anyhow::Result<()> {
     let terminal = std::io::stderr().is_terminal() && !out.json;
