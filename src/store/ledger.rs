@@ -10,7 +10,7 @@
 //! again, since a failed one may have dropped what it was to write.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fjall::PersistMode;
@@ -178,6 +178,14 @@ impl Pace {
     }
 }
 
+/// Makes a failure known before the answers of those who wait are dropped: a dropped one says a shutdown where no failure is known.
+fn known<T>(failed: &OnceLock<Arc<str>>, result: Result<T, WorkError>) -> Result<T, WorkError> {
+    result.inspect_err(|error| {
+        // Only the first failure is told.
+        let _ = failed.set(format!("the store can't be written: {error}").into());
+    })
+}
+
 /// What the thread woke up for.
 enum Woken {
     Work,
@@ -304,14 +312,15 @@ impl LedgerThread {
             return Ok(());
         }
         let metrics = &self.shared.metrics;
+        let now = self.clock.now();
+        // Before anything is taken: those who wait are told of a failure by `end_failed`.
+        let day = self.spaces.day(now.day(), EventSeq(self.last.seq.0 + 1))?;
         let submits = self.taken.for_batch();
         let requests = self.taken.settles.len() + submits.len();
-        let now = self.clock.now();
-        let day = self.spaces.day(now.day(), EventSeq(self.last.seq.0 + 1))?;
         let (table, steps) = (&mut self.table, &mut self.steps);
         let mut work = Work::new(&self.spaces, &self.shared, table, steps, day, now, self.last.seq);
         for settle in self.taken.settles.drain(..) {
-            work.settle(settle)?;
+            known(&self.requests.failed, work.settle(settle))?;
         }
         let mut replies = Vec::with_capacity(submits.len());
         for Submission { changes, reply, _room } in submits {
@@ -323,7 +332,7 @@ impl LedgerThread {
                     let _ = reply.send(Err(refusal));
                 }
                 None => {
-                    work.submit(changes)?;
+                    known(&self.requests.failed, work.submit(changes))?;
                     replies.push((reply, _room));
                 }
             }
