@@ -1,6 +1,6 @@
 //! A job: what a campaign sends, to whom, when and how.
 //!
-//! 1. [`parse`] reads TOML or JSON into a tree, then each field into its type; what does not fit is a [`Problem`] with its place,
+//! 1. [`parse()`] reads TOML or JSON into a tree, then each field into its type; what does not fit is a [`Problem`] with its place,
 //! 2. [`Job::problems`] checks what types can't show: bounds, dangling names, what excludes each other,
 //! 3. all problems are answered at once, each with the field, what is wrong and how to mend it.
 //!

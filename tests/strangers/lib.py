@@ -27,11 +27,19 @@ SEND_KEY = "send-key-of-the-strangers"
 SENDER = "app@acme.example"
 
 
+_PORTS = []  # handed out lately: one daemon takes several before it listens on any
+
+
 def free_port():
     """A port that is free now. The system hands ports out in turn, so that it's not given again soon."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in _PORTS:
+            _PORTS.append(port)
+            del _PORTS[:-64]
+            return port
 
 
 def wait_for(what, check, timeout=20.0, pause=0.02):

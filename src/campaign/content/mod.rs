@@ -6,7 +6,7 @@
 //! 3. at the attempt [`CampaignContent`] looks whether the address is suppressed by now, renders the row, puts the message together, and signs it,
 //! 4. what can't be made ends the row ([`RENDERING`](crate::delivery::RENDERING), [`SUPPRESSED`](crate::delivery::SUPPRESSED)): trying again
 //!    would give the same,
-//! 5. [`Blueprint::preview`] shows the same message to people, and [`tests`](test) send it to those who look at it before the start.
+//! 5. [`Blueprint::preview`] shows the same message to people, and [tests](mod@test) send it to those who look at it before the start.
 //!
 //! The same row gives the same message at every attempt: Date is the time at which the row is due, Message-ID a keyed hash of campaign, step and
 //! recipient, boundaries come from the version, `now()` of the templates is the start. Only the DKIM signature follows the key of

@@ -328,7 +328,7 @@ fn schedule(f: &mut Fields<'_>) -> Option<Schedule> {
     })
 }
 
-/// A window as it stands in a job; [`super::parse`] and a change of a running campaign read it alike.
+/// A window as it stands in a job; [`super::parse()`] and a change of a running campaign read it alike.
 fn window(f: &mut Fields<'_>) -> Option<Window> {
     let days = f.or_default("days");
     let (from, to) = (f.needed("from", "as \"09:00\""), f.needed("to", "as \"18:00\""));

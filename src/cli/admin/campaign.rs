@@ -142,7 +142,7 @@ pub enum CampaignCommand {
         #[arg(long, default_value = "all")]
         part: String,
     },
-    /// Send it to the test recipients, marked [TEST]
+    /// Send it to the test recipients, marked `[TEST]`
     Test {
         /// The campaign
         id: String,
