@@ -438,10 +438,16 @@ async fn drain(hands: Arc<Hands>) {
     if phases.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
         return;
     }
+    // Twice in a row: what was accepted last may not have reached the queues at the first look.
+    let mut quiet = false;
     loop {
         tokio::time::sleep(DRAIN_LOOK_EVERY).await;
         let Ok(summary) = hands.queues.ask(|reply| Command::Summary { top: 0, reply }).await else { return };
         let busy = summary.in_flight + summary.unsettled + egress::ready(&summary);
+        if busy == 0 && !std::mem::replace(&mut quiet, true) {
+            continue;
+        }
+        quiet &= busy == 0;
         if busy == 0 {
             info!(left = summary.recipients, "drained: what is left waits for a later time");
             return hands.advance(Phase::Stopping);
