@@ -114,6 +114,8 @@ pub(crate) struct World {
     /// The channel of news is full: queued entries are not told one by one until it is not.
     pub channel_full: bool,
     untold: std::collections::BTreeSet<QueueId>,
+    /// Rows of campaigns that were done and stood in the way of a page.
+    pub passed_over: std::cell::Cell<u64>,
     pub now: Timestamp,
     pub config: Arc<Config>,
     pub scheduler: Scheduler,
@@ -170,6 +172,7 @@ impl World {
             bad_pages: 0,
             channel_full: false,
             untold: Default::default(),
+            passed_over: Default::default(),
             now: START,
             config,
             scheduler,

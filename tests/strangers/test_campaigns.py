@@ -252,7 +252,8 @@ class CampaignControlTest(CampaignCase):
         rng = random.Random(SEED)
         mx = self.sink()
         daemon = self.campaign_daemon(mx.port).start()
-        self.submit(daemon, rows(ROWS))
+        # So fast that every kill comes amid it, on whatever machine.
+        self.submit(daemon, rows(ROWS), {"rate": f"{ROWS // (2 * KILLS)}/s"})
         self.start(daemon)
         for n in range(KILLS):
             time.sleep(rng.uniform(0.1, 0.6))

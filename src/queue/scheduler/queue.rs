@@ -29,6 +29,22 @@ pub(super) fn before(at: Timestamp) -> Cursor {
     }
 }
 
+/// The greatest key before this one. Rows of a campaign are all due at one time: a cursor that went back to the time would have every row
+/// that is done already passed over again.
+pub(super) fn just_before(key: &EntryKey) -> Cursor {
+    let EntryKey { due, delivery: DeliveryId { message, index } } = *key;
+    if let Some(index) = index.checked_sub(1) {
+        return Cursor::At(EntryKey { due, delivery: DeliveryId { message, index } });
+    }
+    match u128::from_be_bytes(message.to_bytes()).checked_sub(1) {
+        Some(value) => {
+            let message = MessageId::from_bytes(value.to_be_bytes());
+            Cursor::At(EntryKey { due, delivery: DeliveryId { message, index: u32::MAX } })
+        }
+        None => before(due),
+    }
+}
+
 /// Where a queue stands.
 ///
 /// ```text
@@ -165,7 +181,7 @@ impl Queue {
         if self.reading {
             self.arrived_min = Some(self.arrived_min.map_or(*key, |k| k.min(*key)));
         }
-        self.cursor = self.cursor.min(before(key.due));
+        self.cursor = self.cursor.min(just_before(key));
         self.next_due = self.next_due.min(key.due);
     }
 
@@ -175,5 +191,23 @@ impl Queue {
             && self.cursor == Cursor::All
             && self.reads == 0
             && self.sweeping_expiry.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(due: u64, message: u128, index: u32) -> EntryKey {
+        let message = MessageId::from_bytes(message.to_be_bytes());
+        EntryKey { due: Timestamp::from_millis(due), delivery: DeliveryId { message, index } }
+    }
+
+    #[test]
+    fn nothing_fits_between_a_key_and_what_is_just_before_it() {
+        assert_eq!(just_before(&key(9, 7, 3)), Cursor::At(key(9, 7, 2)));
+        assert_eq!(just_before(&key(9, 7, 0)), Cursor::At(key(9, 6, u32::MAX)));
+        assert_eq!(just_before(&key(9, 0, 0)), Cursor::At(key(8, u128::MAX, u32::MAX)));
+        assert_eq!(just_before(&key(0, 0, 0)), Cursor::Start);
     }
 }

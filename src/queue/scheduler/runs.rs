@@ -9,7 +9,7 @@
 use ahash::AHashMap;
 
 use super::Scheduler;
-use super::queue::{Cursor, before};
+use super::queue::{Cursor, just_before};
 use super::sweep::EXPIRY_AGAIN_MAX;
 use crate::store::{QueueEntry, QueueRow};
 use crate::types::{CampaignNo, QueueId, RowId, Timestamp};
@@ -109,7 +109,7 @@ impl Scheduler {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         queue.count = queue.count.saturating_sub(1);
         self.totals.recipients = self.totals.recipients.saturating_sub(1);
-        queue.cursor = queue.cursor.min(before(entry.key.due));
+        queue.cursor = queue.cursor.min(just_before(&entry.key));
         queue.next_due = queue.next_due.min(entry.key.due);
         queue.epoch = queue.epoch.wrapping_add(1);
     }

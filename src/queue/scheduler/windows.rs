@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::queue::{Cursor, Purpose, Queue, Status, before};
+use super::queue::{Cursor, Purpose, Queue, Status, before, just_before};
 use super::runs::live;
 use super::sweep::EXPIRY_AGAIN_MAX;
 use super::timers::TimerKey;
@@ -222,7 +222,7 @@ impl Scheduler {
             }
         }
         if let Some(arrived) = arrived_min {
-            cursor = cursor.min(before(arrived.due)).max(queue.cursor);
+            cursor = cursor.min(just_before(&arrived)).max(queue.cursor);
             next_due = next_due.min(arrived.due);
         }
         queue.cursor = cursor;

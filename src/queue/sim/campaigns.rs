@@ -78,6 +78,16 @@ impl World {
         (entries.collect(), Some(rows))
     }
 
+    /// Rows of a queue behind a cursor that are settled and stand before one that is not: what a page has to look at in vain.
+    pub(super) fn done_behind(&self, queue: QueueId, after: Option<EntryKey>) -> u64 {
+        let Some(campaign) = self.campaigns.values().find(|c| c.queues.contains_key(&queue)) else { return 0 };
+        let (Some(run), Some(fresh)) = (&campaign.run, campaign.fresh.get(&queue)) else { return 0 };
+        let behind = |row: &RowId| after.is_none_or(|after| entry(*row, run).key > after);
+        let Some(first) = fresh.values().find(|row| behind(row)) else { return 0 };
+        let rows = campaign.addresses.keys().filter(|row| row.queue == queue && *row < first && behind(row));
+        rows.filter(|row| !fresh.contains_key(&(row.slot, row.seq))).count() as u64
+    }
+
     /// Takes a row out that is settled for the first time; answers whether it was there.
     pub(super) fn settle_fresh(&mut self, queue: QueueId, key: &EntryKey) -> bool {
         let Some(row) = RowId::of(key.delivery.message) else { return false };

@@ -53,6 +53,7 @@ impl World {
         }
         let (fresh, _) = self.fresh(queue);
         if !fresh.is_empty() {
+            self.passed_over.set(self.passed_over.get() + self.done_behind(queue, after));
             entries.extend(fresh.into_iter().filter(|e| after.is_none_or(|a| e.key > a)));
             entries.sort_by_key(|e| e.key);
         }
