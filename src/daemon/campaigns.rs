@@ -25,7 +25,7 @@ use crate::delivery::LocalFuture;
 use crate::dkim::{self, KeyRing};
 use crate::metrics::Metrics;
 use crate::queue::admin::{AdminHandle, CampaignControl, Changed, Command, CommandError, Hold, Matcher};
-use crate::queue::egress::LoadMessage;
+use crate::queue::egress::{LoadMessage, Loaded};
 use crate::queue::intake::Intake;
 use crate::seam::clock::Clock;
 use crate::seam::dns::{Resolver, ResolverOptions, Zones};
@@ -266,6 +266,13 @@ impl LoadMessage for Loader {
                 None => self.reader.message(id).await,
             };
             loaded.map_err(|error| error.to_string())
+        })
+    }
+
+    fn load_rows<'a>(&'a self, ids: &'a [RowId]) -> LocalFuture<'a, Vec<Loaded>> {
+        Box::pin(async move {
+            let loaded = self.rows.load_rows(ids).await;
+            loaded.into_iter().map(|one| one.map_err(|error| error.to_string())).collect()
         })
     }
 }

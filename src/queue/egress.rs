@@ -43,11 +43,25 @@ pub trait Resolve {
 }
 
 /// Reads what an id stands for: a message, or the row of a campaign. The campaign engine's answers for rows: an envelope by
-/// [`crate::store::Via::Campaign`] with one recipient that is never notified, and the row's octets for a body.
+/// [`crate::store::Via::Campaign`] with one recipient and the row's octets for a body.
 pub trait LoadMessage {
     /// The message; `None` when there is none, which ends its recipients. An error says that it waits.
-    fn load(&self, id: MessageId) -> LocalFuture<'_, Result<Option<Arc<StoredMessage>>, String>>;
+    fn load(&self, id: MessageId) -> LocalFuture<'_, Loaded>;
+
+    /// Several rows of campaigns, in the order asked. One read for all of them is cheaper than one each.
+    fn load_rows<'a>(&'a self, ids: &'a [RowId]) -> LocalFuture<'a, Vec<Loaded>> {
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(ids.len());
+            for id in ids {
+                all.push(self.load(id.message_id()).await);
+            }
+            all
+        })
+    }
 }
+
+/// The answer to a load.
+pub type Loaded = Result<Option<Arc<StoredMessage>>, String>;
 
 /// Messages of the store; rows wait, since nobody here can read them.
 impl LoadMessage for Reader {
@@ -112,6 +126,8 @@ struct Shared {
     trace: Rc<dyn TraceSessions>,
     settling: Box<dyn Fn(&Settle)>,
     wakes: RefCell<AHashMap<ConnectionId, Rc<Notify>>>,
+    /// Rows that are wanted, for the task that reads them; it has been spawned when there is one.
+    rows: RefCell<Vec<RowId>>,
     /// The time that the task sleeps until.
     armed: Cell<Option<Timestamp>>,
     moved: Notify,
@@ -142,6 +158,7 @@ impl Egress {
             trace: parts.trace,
             settling: parts.settling,
             wakes: RefCell::default(),
+            rows: RefCell::default(),
             armed: Cell::new(None),
             moved: Notify::new(),
         });
@@ -254,6 +271,7 @@ impl Shared {
                     shared.with(|scheduler, now| scheduler.on_read(now, ticket, page));
                 });
             }
+            Action::Load(id) if RowId::of(id).is_some() => self.want_row(id),
             Action::Load(id) => {
                 let shared = self.clone();
                 tokio::task::spawn_local(async move {
@@ -269,6 +287,25 @@ impl Shared {
                 });
             }
         }
+    }
+
+    /// Asks for a row of a campaign, together with all that are asked for before the task that reads them has its turn.
+    fn want_row(self: &Rc<Self>, id: MessageId) {
+        let mut wanted = self.rows.borrow_mut();
+        wanted.extend(RowId::of(id));
+        if wanted.len() > 1 {
+            return;
+        }
+        let shared = self.clone();
+        tokio::task::spawn_local(async move {
+            let ids = shared.rows.take();
+            let loaded = shared.load.load_rows(&ids).await;
+            shared.with(|scheduler, now| {
+                for (id, message) in ids.iter().zip(loaded) {
+                    scheduler.on_loaded(now, id.message_id(), message);
+                }
+            });
+        });
     }
 
     fn command(self: &Rc<Self>, command: Command) {

@@ -288,6 +288,13 @@ pub enum ReadRequest {
         /// Where to; `None` when it is not there.
         reply: ReadReply<Option<Row>>,
     },
+    /// Several rows, in the order asked.
+    RowsAt {
+        /// Which.
+        ids: Vec<RowId>,
+        /// Where to; `None` for those that are not there.
+        reply: ReadReply<Vec<Option<Row>>>,
+    },
     /// What `sent` says of addresses, in the order asked.
     Sent {
         /// The campaign.
@@ -428,6 +435,12 @@ impl Reader {
     /// One row of a campaign, or `None` when it is not there.
     pub async fn row(&self, id: RowId) -> Result<Option<Row>, ReadError> {
         self.ask(|reply| ReadRequest::Row { id, reply }).await
+    }
+
+    /// Rows of campaigns in the order asked, in one read; `None` for those that are not there. One that can't be read fails them all: whoever
+    /// asks can ask for each by itself then.
+    pub async fn rows_at(&self, ids: Vec<RowId>) -> Result<Vec<Option<Row>>, ReadError> {
+        self.ask(|reply| ReadRequest::RowsAt { ids, reply }).await
     }
 
     /// What became of addresses in a step of a campaign, in the order asked; `None` for those that are not in it.

@@ -98,6 +98,9 @@ impl<'a> View<'a> {
             ReadRequest::Row { id, reply } => {
                 let _ = reply.send(told(self.row(id)));
             }
+            ReadRequest::RowsAt { ids, reply } => {
+                let _ = reply.send(told(ids.into_iter().map(|id| self.row(id)).collect()));
+            }
             ReadRequest::Sent { campaign, step, hashes, reply } => {
                 let _ = reply.send(told(self.sent((campaign, step), &hashes)));
             }

@@ -9,7 +9,7 @@ use super::blueprint::RowHead;
 use super::cache::FindSealed;
 use crate::campaign::model::Sealed;
 use crate::config::Config;
-use crate::store::{Envelope, EnvelopeRecipient, ReadError, Reader, StoredMessage, Via};
+use crate::store::{Envelope, EnvelopeRecipient, ReadError, Reader, Row, StoredMessage, Via};
 use crate::types::{Mailbox, Notify, ReversePath, RowId, SLOT_MILLIS, Timestamp};
 
 /// The local part of return paths at a tenant's bounce domain.
@@ -36,12 +36,33 @@ impl CampaignLoader {
     /// The store could not be read: trying again could help.
     pub async fn load_row(&self, id: RowId) -> Result<Option<Arc<StoredMessage>>, ReadError> {
         let Some(sealed) = (self.find)(id.campaign) else { return Ok(None) };
-        let Some(row) = self.reader.row(id).await? else { return Ok(None) };
-        let message = self.message(&sealed, id, row.value);
+        let row = self.reader.row(id).await?;
+        Ok(self.made(&sealed, id, row))
+    }
+
+    /// Several rows by one read: waking the reader and being woken by it costs more than the read. The answers are in the order of the
+    /// ids, as those of [`Self::load_row`].
+    pub async fn load_rows(&self, ids: &[RowId]) -> Vec<Result<Option<Arc<StoredMessage>>, ReadError>> {
+        let Ok(rows) = self.reader.rows_at(ids.to_vec()).await else {
+            // One that can't be read must not keep the others.
+            let mut each = Vec::with_capacity(ids.len());
+            for id in ids {
+                each.push(self.load_row(*id).await);
+            }
+            return each;
+        };
+        let made = |(id, row): (&RowId, Option<Row>)| {
+            Ok((self.find)(id.campaign).and_then(|sealed| self.made(&sealed, *id, row)))
+        };
+        ids.iter().zip(rows).map(made).collect()
+    }
+
+    fn made(&self, sealed: &Sealed, id: RowId, row: Option<Row>) -> Option<Arc<StoredMessage>> {
+        let message = self.message(sealed, id, row?.value);
         if message.is_none() {
             tracing::warn!(campaign = %sealed.id, row = %id, "a row of a campaign is not readable, it is not sent");
         }
-        Ok(message.map(Arc::new))
+        message.map(Arc::new)
     }
 
     /// A row with its envelope; `None` when its address can't be read.

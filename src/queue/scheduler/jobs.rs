@@ -34,6 +34,8 @@ const COST_MAX: u32 = 16;
 const TRIES_MAX: usize = 64;
 /// Messages that are read ahead of need, a queue.
 const READ_AHEAD: usize = 8;
+/// With so many of them here nothing is read yet: what is missing is then read together, by one read in place of one each.
+const AHEAD_ENOUGH: usize = 4;
 /// The most recipients of a message that are looked at for one job.
 const SIBLINGS_SEEN_MAX: usize = 512;
 /// The most messages that are being read.
@@ -473,9 +475,13 @@ impl Scheduler {
         let now = self.now;
         let mut wanted: [Option<(MessageId, u32)>; READ_AHEAD] = [None; READ_AHEAD];
         let heads = queue.window.values().take_while(|e| e.key.due <= now);
-        let missing = heads.take(READ_AHEAD).map(|e| (e.key.delivery.message, e.size));
-        let missing = missing.filter(|(message, _)| !self.loads.contains_key(message) && !self.cache.has(*message));
-        wanted.iter_mut().zip(missing).for_each(|(slot, message)| *slot = Some(message));
+        let ahead = heads.take(READ_AHEAD).map(|e| (e.key.delivery.message, e.size)).enumerate();
+        let mut missing =
+            ahead.filter(|(_, (message, _))| !self.loads.contains_key(message) && !self.cache.has(*message)).peekable();
+        if missing.peek().is_none_or(|(place, _)| *place >= AHEAD_ENOUGH) {
+            return;
+        }
+        wanted.iter_mut().zip(missing).for_each(|(slot, (_, message))| *slot = Some(message));
         for (message, size) in wanted.into_iter().flatten() {
             if !self.load_ahead(message, size) {
                 return;
