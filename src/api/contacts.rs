@@ -86,7 +86,7 @@ pub async fn put_contacts(
     let types: Types = params.get("types")?.unwrap_or_default();
     params.finish()?;
     let (parts, body) = request.into_parts();
-    let asked = upload_request(&parts.headers, Vec::new(), &caller.name)?;
+    let asked = upload_request(&parts.headers, &caller.name)?;
     if asked.offset.is_some_and(|offset| offset > 0) || !asked.complete {
         return Err(Problem::invalid("Upload-Offset", "an import is sent whole: sending it again changes nothing"));
     }

@@ -53,23 +53,23 @@ impl Chunks for BodyChunks {
     }
 }
 
-/// What a request says of its body; `options` are the query parameters that no one took.
-pub fn upload_request(headers: &HeaderMap, options: Vec<(String, String)>, by: &str) -> Result<UploadRequest, Problem> {
+/// What a request says of its body.
+pub fn upload_request(headers: &HeaderMap, by: &str) -> Result<UploadRequest, Problem> {
     let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
     let offset = match headers.contains_key(UPLOAD_OFFSET) {
         false => None,
         true => match text(&UPLOAD_OFFSET).and_then(|v| v.parse().ok()) {
             Some(offset) => Some(offset),
-            None => return Err(Problem::invalid("Upload-Offset", "a number of octets")),
+            None => return Err(Problem::bad_request("Upload-Offset is a number of octets")),
         },
     };
     let complete = match text(&UPLOAD_COMPLETE) {
         None | Some("?1") => true,
         Some("?0") => false,
-        Some(other) => return Err(Problem::invalid("Upload-Complete", format!("{other:?}: ?1 or ?0"))),
+        Some(other) => return Err(Problem::bad_request(format!("Upload-Complete is ?1 or ?0, not {other:?}"))),
     };
     let encoding = text(&header::CONTENT_ENCODING).map(str::to_owned);
-    Ok(UploadRequest { offset, complete, media_type: media_type(headers), encoding, options, by: by.to_owned() })
+    Ok(UploadRequest { offset, complete, media_type: media_type(headers), encoding, by: by.to_owned() })
 }
 
 /// The answer with where the upload stands.

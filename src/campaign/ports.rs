@@ -78,8 +78,6 @@ pub struct UploadRequest {
     pub media_type: String,
     /// `Content-Encoding`: `gzip`, `zstd`.
     pub encoding: Option<String>,
-    /// Options of the query, checked by the upload: `delimiter`, `columns`, …
-    pub options: Vec<(String, String)>,
     /// Who uploads.
     pub by: String,
 }

@@ -1,14 +1,11 @@
 //! What a campaign refuses, as problems of HTTP.
 
-use axum::http::{HeaderName, StatusCode};
+use axum::http::StatusCode;
 use serde_json::json;
 
 use crate::api::Problem;
 use crate::campaign::CampaignError;
 use crate::campaign::ports::{ContentError, UploadError};
-
-/// Where the next octets of an upload begin.
-pub const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
 impl From<CampaignError> for Problem {
     fn from(error: CampaignError) -> Self {

@@ -152,7 +152,7 @@ async fn recipients_go_to_the_upload_with_what_the_client_says_of_them() {
     assert_eq!((got.status, got.header("upload-offset")), (StatusCode::OK, "0"), "{}", got.text);
     assert_eq!(put(&[("upload-offset", "x")], path).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(put(&[("upload-complete", "no")], path).await.status, StatusCode::BAD_REQUEST);
-    assert_eq!(put(&[], "/v1/campaigns/a/recipients?delimeter=;").await.json["nearest"], "delimiter");
+    assert_eq!(put(&[], "/v1/campaigns/a/recipients?tenent=a").await.json["nearest"], "tenant");
     let head = w.call(Method::HEAD, path, Some(SEND), "", String::new()).await;
     assert_eq!((head.status, head.header("upload-complete")), (StatusCode::NO_CONTENT, "?0"));
     assert_eq!(w.get("/v1/campaigns/a", Some(SEND)).await.json["state"], "uploading");

@@ -185,11 +185,6 @@ pub fn input_of(request: &UploadRequest) -> Result<Input, ports::UploadError> {
             return Err(ports::UploadError::Media(why));
         }
     };
-    if let Some((name, _)) = request.options.first() {
-        return Err(ports::UploadError::Invalid(format!(
-            "the query parameter {name:?} is not known: none is taken here"
-        )));
-    }
     Ok(Input { compression, format, offset: request.offset, again: false })
 }
 
