@@ -49,6 +49,14 @@ pub enum EventKind {
     Clicked,
     /// The recipient unsubscribed.
     Unsubscribed,
+    /// A machine answered for the recipient: a vacation notice or the like (RFC 3834). It says nothing of the delivery.
+    AutoReplied,
+    /// What may be sent by a source to a provider was changed: a reply rule or the controller slowed it, held it or let it grow.
+    Adapted,
+    /// The warm-up of a source towards a provider went on, was held, stepped back or began anew.
+    WarmupChanged,
+    /// A threshold was crossed, or is met again.
+    Alert,
     /// A queue, domain or tenant was suspended, or released.
     Suspended,
     /// A suspension ended.
@@ -71,7 +79,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds, in the order of the documentation.
-    pub const ALL: [EventKind; 26] = [
+    pub const ALL: [EventKind; 30] = [
         EventKind::Accepted,
         EventKind::Rejected,
         EventKind::Deferred,
@@ -89,6 +97,10 @@ impl EventKind {
         EventKind::Opened,
         EventKind::Clicked,
         EventKind::Unsubscribed,
+        EventKind::AutoReplied,
+        EventKind::Adapted,
+        EventKind::WarmupChanged,
+        EventKind::Alert,
         EventKind::Suspended,
         EventKind::Resumed,
         EventKind::CampaignStarted,
@@ -120,6 +132,10 @@ impl EventKind {
             EventKind::Opened => "opened",
             EventKind::Clicked => "clicked",
             EventKind::Unsubscribed => "unsubscribed",
+            EventKind::AutoReplied => "auto_replied",
+            EventKind::Adapted => "adapted",
+            EventKind::WarmupChanged => "warmup_changed",
+            EventKind::Alert => "alert",
             EventKind::Suspended => "suspended",
             EventKind::Resumed => "resumed",
             EventKind::CampaignStarted => "campaign_started",
@@ -152,6 +168,10 @@ impl EventKind {
             | EventKind::Opened
             | EventKind::Clicked
             | EventKind::Unsubscribed
+            | EventKind::AutoReplied
+            | EventKind::Adapted
+            | EventKind::WarmupChanged
+            | EventKind::Alert
             | EventKind::Suspended
             | EventKind::Resumed
             | EventKind::CampaignStarted
@@ -276,6 +296,21 @@ pub struct Event {
     /// Whether the remote (not we) said so, in `bounced`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub remote: Option<bool>,
+    /// Why, in the field's usual words: `bad-mailbox`, `quota-issues`, `spam-related` … In failures, and in `complained`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub category: Option<Box<str>>,
+    /// Whose fault it is: `recipient`, `domain`, `sender_ip`, `sender_domain`, `content`, `transport` … In failures.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fault: Option<Box<str>>,
+    /// Whether the address was put on the suppression list for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub suppress: Option<bool>,
+    /// A mail told it after the remote had taken the message, so it comes after `delivered`. In `bounced` and `deferred`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub late: Option<bool>,
+    /// Who reported it in such a mail.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reported_by: Option<Box<str>>,
     /// How it came in: `smtp`, `http` or `internal`. In `accepted` and `rejected`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub via: Option<Box<str>>,
@@ -314,6 +349,11 @@ impl Event {
             severity: None,
             reason: None,
             remote: None,
+            category: None,
+            fault: None,
+            suppress: None,
+            late: None,
+            reported_by: None,
             via: None,
             client: None,
         }

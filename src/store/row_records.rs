@@ -163,6 +163,10 @@ fn kind_byte(kind: EventKind) -> u8 {
         EventKind::CampaignHalted => 23,
         EventKind::CampaignDone => 24,
         EventKind::Gap => 25,
+        EventKind::AutoReplied => 26,
+        EventKind::Adapted => 27,
+        EventKind::WarmupChanged => 28,
+        EventKind::Alert => 29,
     }
 }
 

@@ -39,7 +39,7 @@ impl Accounting {
             (EventKind::Delivered, _) => "d",
             (EventKind::Deferred, _) => "t",
             // Remote bounces came back later as a message; in the session the reply is there.
-            (EventKind::Bounced, Some(true)) if event.smtp.is_none() => "rb",
+            (EventKind::Bounced, Some(true)) if event.late == Some(true) || event.smtp.is_none() => "rb",
             (EventKind::Bounced | EventKind::Failed | EventKind::Expired, _) => "b",
             (EventKind::Complained, _) => "f",
             (
@@ -53,6 +53,10 @@ impl Accounting {
                 | EventKind::Opened
                 | EventKind::Clicked
                 | EventKind::Unsubscribed
+                | EventKind::AutoReplied
+                | EventKind::Adapted
+                | EventKind::WarmupChanged
+                | EventKind::Alert
                 | EventKind::Suspended
                 | EventKind::Resumed
                 | EventKind::CampaignStarted
