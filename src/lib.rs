@@ -13,6 +13,8 @@ pub mod delivery;
 pub mod dkim;
 pub mod effects;
 pub mod event;
+pub mod feedback;
+pub mod inbound;
 pub mod links;
 pub mod logging;
 pub mod metrics;

@@ -304,6 +304,8 @@ pub struct Counts {
     pub cancelled: u64,
     /// Complaints.
     pub complained: u64,
+    /// Of the delivered, those that a mail reported as bounced later.
+    pub late_bounces: u64,
     /// Rows that wait for their first or another attempt.
     pub waiting: u64,
     /// Of those, rows that were tried before.
@@ -326,6 +328,7 @@ impl Counts {
             rendering_failed: events(Kind::RenderingFailed),
             cancelled: events(Kind::Cancelled) + events(Kind::Purged) + run.dropped,
             complained: events(Kind::Complained),
+            late_bounces: run.late_bounces,
             waiting: run.fresh + run.queued,
             retrying: run.queued,
         }

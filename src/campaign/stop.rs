@@ -10,11 +10,13 @@ pub const MINIMUM_DEFAULT: u64 = 200;
 pub fn why(stop: &StopIf, counts: &Counts, base: StopBase) -> Option<String> {
     let minimum = stop.minimum.unwrap_or(MINIMUM_DEFAULT);
     let delivered = counts.delivered.saturating_sub(base.delivered);
-    let bounced = counts.bounced.saturating_sub(base.bounced);
+    // Who bounced late stands among the delivered, too.
+    let late = counts.late_bounces;
+    let bounced = (counts.bounced + late).saturating_sub(base.bounced);
     let deferred = counts.deferred.saturating_sub(base.deferred);
     let complained = counts.complained.saturating_sub(base.complained);
     let other = (counts.failed + counts.expired).saturating_sub(base.other);
-    let ended = delivered + bounced + other;
+    let ended = delivered + (bounced + other).saturating_sub(late);
     let attempts = delivered + bounced + deferred;
     let rules = [
         ("hard bounce rate", stop.hard_bounce_rate, bounced, ended, "recipients"),
@@ -34,7 +36,7 @@ pub fn why(stop: &StopIf, counts: &Counts, base: StopBase) -> Option<String> {
 pub fn base(counts: &Counts) -> StopBase {
     StopBase {
         delivered: counts.delivered,
-        bounced: counts.bounced,
+        bounced: counts.bounced + counts.late_bounces,
         deferred: counts.deferred,
         complained: counts.complained,
         other: counts.failed + counts.expired,

@@ -11,6 +11,8 @@ pub enum Exit {
     Failure,
     /// 2: the arguments are wrong (clap's own code).
     Usage,
+    /// 2: something of it was not understood; what was is printed. For `bounce read`.
+    NotUnderstood,
     /// 64, `EX_USAGE`: `send`'s arguments are wrong.
     SendUsage,
     /// 65, `EX_DATAERR`: the message or an address is wrong.
@@ -33,7 +35,7 @@ impl Exit {
         match self {
             Exit::Success => 0,
             Exit::Failure => 1,
-            Exit::Usage => 2,
+            Exit::Usage | Exit::NotUnderstood => 2,
             Exit::SendUsage => 64,
             Exit::SendData => 65,
             Exit::SendRefused => 69,

@@ -7,6 +7,7 @@
 //! A new command is one line in `commands!`. Only this module and what is below it print.
 
 pub mod admin;
+mod bounce;
 mod check;
 pub mod check_dns;
 mod completions;
@@ -71,6 +72,8 @@ commands! {
     Config(config::ConfigCommand),
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
+    #[command(subcommand)]
+    Bounce(bounce::BounceCommand),
     Send(send::Send),
     HashPassword(hash_password::HashPassword),
     Completions(completions::Completions),

@@ -6,6 +6,7 @@
 //!
 //! Each field's doc comment is its documentation: `posthaste config reference` is made from it.
 
+mod bounces;
 mod check;
 mod delivery;
 mod hosts;
@@ -20,6 +21,7 @@ mod source;
 mod tenants;
 mod values;
 
+pub use bounces::{Bounces, SOFT_LIMIT_MAX};
 pub use delivery::{
     Delivery, DkimAlgorithm, DkimKey, Dns, LimitRule, Pool, PoolSource, Retry, Route, Shaping, Source, TlsPolicy,
 };
@@ -79,6 +81,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Limits of connections and rates towards the receivers.
     pub shaping: Shaping,
+    /// Bounces and complaints.
+    pub bounces: Bounces,
     /// The check before a campaign's start.
     pub check: Check,
     /// The store: space and retention.

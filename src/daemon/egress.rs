@@ -25,6 +25,7 @@ use crate::delivery::trace::TraceHub;
 use crate::delivery::{ContentMaker, Dispatcher, Failure, LocalFuture, OpenRequest, Resolution};
 use crate::dkim::KeyRing;
 use crate::event::{Severity, SmtpReply};
+use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::queue::admin::{Command, Summary};
 use crate::queue::cache::ContentCache;
@@ -32,6 +33,7 @@ use crate::queue::content::{MessageSource, StoredContent};
 use crate::queue::egress::{Connect, Egress, EgressParts, Resolve, TraceSessions};
 use crate::queue::intake::UsageTable;
 use crate::queue::notify::Reports;
+use crate::queue::returns::Returns;
 use crate::queue::scheduler::{AdminRecords, Scheduler, Start};
 use crate::queue::sign::SignPool;
 use crate::seam::clock::Clock;
@@ -55,6 +57,7 @@ pub(super) struct Parts {
     pub(super) reader: Reader,
     pub(super) news: mpsc::Receiver<Vec<News>>,
     pub(super) queues: Vec<QueueRow>,
+    pub(super) links: Links,
     pub(super) campaigns: ForEgress,
     pub(super) usage: UsageTable,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -118,6 +121,7 @@ async fn run(
         campaigns: std::mem::take(&mut parts.campaigns.controls),
         cache: cache.clone(),
         notifier: Rc::new(Reports { config: parts.config.clone() }),
+        returns: Some(Rc::new(Returns::new(parts.links, parts.campaigns.suppressions.clone(), &config))),
         metrics: metrics.queue.clone(),
     });
     show_paths(&metrics, &config);

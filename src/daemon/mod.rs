@@ -144,6 +144,9 @@ impl Daemon {
             queues: hands.queues.clone(),
             people: &people,
         })?;
+        let inbound = people.inbound(&hands, &clock, &metrics, &opened.ledger, &campaigns, &for_egress);
+        let smtp = smtp.with_inbound(&Arc::new(inbound));
+        let links = people.links.clone();
         let (stop_control, control_stops) = watch::channel(false);
         let (control, addresses) = start_control(
             hands.clone(),
@@ -165,6 +168,7 @@ impl Daemon {
             reader: opened.reader,
             news: opened.news,
             queues: opened.queues,
+            links,
             campaigns: for_egress,
             usage: intake.usage().clone(),
             commands: commands_rx,

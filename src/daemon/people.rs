@@ -7,11 +7,14 @@ use anyhow::Context;
 use tracing::warn;
 
 use super::Hands;
+use super::campaigns::ForEgress;
 use crate::campaign::Campaigns;
+use crate::campaign::content::CampaignLoader;
+use crate::inbound::{self, Inbound};
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::seam::clock::Clock;
-use crate::store::Opened;
+use crate::store::{Ledger, Opened};
 use crate::suppression::Suppressions;
 use crate::tracking;
 
@@ -56,6 +59,38 @@ impl People {
             campaigns: Arc::new(move |no| campaigns.name_of(no).map(|(_, id)| id)),
             metrics: metrics.tracking.clone(),
         }
+    }
+
+    /// The engine that reads what comes back.
+    pub(super) fn inbound(
+        &self,
+        hands: &Hands,
+        clock: &Clock,
+        metrics: &Metrics,
+        ledger: &Ledger,
+        campaigns: &Campaigns,
+        rows: &ForEgress,
+    ) -> Inbound {
+        let names = campaigns.clone();
+        let loader = CampaignLoader::new(hands.reader.clone(), rows.find.clone(), hands.config.clone());
+        let rows: inbound::FindRow = Arc::new(move |id| {
+            let loader = loader.clone();
+            Box::pin(async move {
+                let message = loader.load_row(id).await?;
+                Ok(message.and_then(|m| m.envelope.recipients.first().map(|r| r.mailbox.clone())))
+            })
+        });
+        Inbound::new(inbound::Parts {
+            config: hands.config.clone(),
+            clock: clock.clone(),
+            links: self.links.clone(),
+            reader: hands.reader.clone(),
+            rows,
+            ledger: ledger.clone(),
+            suppressions: self.suppressions.clone(),
+            campaigns: Arc::new(move |no| names.name_of(no).map(|(_, id)| id)),
+            metrics: metrics.inbound.clone(),
+        })
     }
 
     /// Removes what has expired, once a day, and tells how many there are.

@@ -10,14 +10,19 @@
 //! nothing but their length. It also saves 12 octets. With one nonce its bound is the birthday bound of its 128-bit tag: after 2^48
 //! tokens under one key the odds of a clash are one in 2^32.
 //!
+//! 4. [`Links::return_path`] makes the return path of one recipient, and [`Links::open_return_path`] reads it: a short code instead of a token
+//!    (`return_path`), since it must fit into a local part.
+//!
 //! A token does not fit into a local part (64 octets, and letter case may get lost there): for mail, [`Links::unsubscribe_mailto`] puts it into the
 //! subject (RFC 2369 §3.2, RFC 6068), where [`find_token`] finds it again behind whatever a client puts around it.
 
+mod return_path;
 mod ring;
 #[cfg(test)]
 mod tests;
 mod token;
 
+pub use return_path::{RETURN_PATH_DAYS, RETURN_PATH_PREFIX, ReturnPath, ReturnPathError};
 pub use ring::{KEYS_MAX, RingError};
 pub use token::UnsubscribeToken;
 

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
 use crate::seam::random;
 use crate::store::{Change, Ledger, ReadError, Reader, SubmitError};
@@ -14,6 +17,8 @@ const STATE_PREFIX: &str = "key/link/";
 const VERSION: u8 = 1;
 /// The length of a key.
 const KEY_LEN: usize = 32;
+/// The length of a code.
+pub(super) const CODE_LEN: usize = 8;
 /// The most keys: their number is one octet of each token.
 pub const KEYS_MAX: usize = 256;
 /// What the tokens are for: a token of another kind does not open here.
@@ -100,6 +105,17 @@ impl Ring {
         plain
     }
 
+    /// A code that only this ring can make for these octets, under its newest key; and the number of that key.
+    pub(super) fn code(&self, purpose: &[u8], octets: &[&[u8]]) -> (u8, [u8; CODE_LEN]) {
+        let (id, key) = self.keys.last_key_value().expect("a ring is made with a key");
+        (*id, code(key, purpose, octets))
+    }
+
+    /// Whether this ring made a code, by any of its keys.
+    pub(super) fn made(&self, id: u8, purpose: &[u8], octets: &[&[u8]], given: &[u8; CODE_LEN]) -> bool {
+        self.keys.get(&id).is_some_and(|key| code(key, purpose, octets).ct_eq(given).into())
+    }
+
     pub(super) fn open(&self, mut sealed: Vec<u8>) -> Option<Vec<u8>> {
         let (id, rest) = sealed.split_first_mut()?;
         let (nonce, aad) = with(*id);
@@ -111,6 +127,17 @@ impl Ring {
 /// One nonce for all: see the module's words on the cipher. What a token is for is bound to it.
 fn with(id: u8) -> (Nonce, Aad<Vec<u8>>) {
     (Nonce::assume_unique_for_key([0; NONCE_LEN]), Aad::from([UNSUBSCRIBE, &[id]].concat()))
+}
+
+/// HMAC-SHA256 (RFC 2104), cut to its first octets (§5): 64 bits that somebody would have to guess in our sessions, one guess a command.
+fn code(key: &[u8; KEY_LEN], purpose: &[u8], octets: &[&[u8]]) -> [u8; CODE_LEN] {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(purpose);
+    octets.iter().for_each(|part| mac.update(part));
+    let full = mac.finalize().into_bytes();
+    let mut short = [0; CODE_LEN];
+    short.copy_from_slice(&full[..CODE_LEN]);
+    short
 }
 
 fn new_key() -> [u8; KEY_LEN] {

@@ -10,6 +10,7 @@ pub mod content;
 pub mod delivery;
 pub mod dkim;
 pub mod http;
+pub mod inbound;
 pub mod intake;
 pub mod process;
 pub mod queue;
@@ -72,6 +73,8 @@ pub struct Metrics {
     pub content: content::ContentMetrics,
     /// Suppressions.
     pub suppression: suppression::SuppressionMetrics,
+    /// What comes back.
+    pub inbound: inbound::InboundMetrics,
     /// The public listener.
     pub tracking: tracking::TrackingMetrics,
 }
@@ -90,6 +93,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         delivery: delivery::DeliveryMetrics::register(registry),
         content: content::ContentMetrics::register(registry),
         suppression: suppression::SuppressionMetrics::register(registry),
+        inbound: inbound::InboundMetrics::register(registry),
         tracking: tracking::TrackingMetrics::register(registry),
     }
 }

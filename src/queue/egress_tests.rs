@@ -126,6 +126,7 @@ async fn scenario() {
         campaigns: Vec::new(),
         cache: Rc::new(ContentCache::new(1 << 20)),
         notifier: Rc::new(Silent),
+        returns: None,
         metrics: QueueMetrics::register(&Registry::new()),
     });
     let (ledger, requests) = Ledger::channel();

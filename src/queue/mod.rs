@@ -16,6 +16,7 @@ pub mod intake;
 pub mod keys;
 pub mod notice;
 pub mod notify;
+pub mod returns;
 pub mod scheduler;
 pub mod sign;
 

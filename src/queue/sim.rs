@@ -495,6 +495,7 @@ fn make(
         campaigns: campaigns.to_vec(),
         cache: cache.clone(),
         notifier: recorder.clone(),
+        returns: None,
         metrics: QueueMetrics::register(&Registry::new()),
     });
     (scheduler, cache)

@@ -22,6 +22,7 @@ use super::limits::Slot;
 use super::server::{DRAIN, Shared, linger};
 use super::session::{ListenerInfo, Peer, Session, Step};
 use super::tls;
+use crate::queue::intake::Refusal;
 use crate::seam::net::TcpStream;
 use crate::smtp::message_buffer::HEADROOM;
 use crate::types::Timestamp;
@@ -183,6 +184,15 @@ impl<'a> Driver<'a> {
                 Step::Submit(submission) => {
                     let result = self.shared.intake.accept_with_headroom(*submission, HEADROOM).await;
                     self.session.submitted(result, self.shared.intake.clock().now());
+                }
+                Step::Return(mut returned) => {
+                    returned.mail = returned.mail.slice(HEADROOM.min(returned.mail.len())..);
+                    let inbound = self.session.listener().inbound.clone();
+                    let result = match inbound {
+                        Some(inbound) => inbound.take(*returned).await,
+                        None => Err(Refusal::new(550, "5.1.1", 422, "Unknown bounce address")),
+                    };
+                    self.session.returned(result, self.shared.intake.clock().now());
                 }
                 Step::Login(credentials) => {
                     let (client, listener) = (self.session.peer_ip(), self.session.listener().name.clone());

@@ -15,7 +15,8 @@ use super::driver;
 use super::limits::{ConnectionLimits, Full};
 use super::session::{ListenerInfo, Peer};
 use super::tls::{self, TlsError};
-use crate::config::{Config, ListenerTls};
+use crate::config::{Config, ListenerRole, ListenerTls};
+use crate::inbound::Inbound;
 use crate::metrics::smtp_server::SmtpServerMetrics;
 use crate::queue::intake::Intake;
 use crate::seam::net::{self, TcpStream};
@@ -122,6 +123,15 @@ impl Server {
         let shared =
             Shared { intake, authenticator, metrics, tls: ArcSwapOption::from(certificate), limits: Arc::default() };
         Ok(Self { shared: Arc::new(shared), listeners })
+    }
+
+    /// The server with the engine to which what comes back goes; without it `bounce` listeners refuse every recipient.
+    pub fn with_inbound(mut self, inbound: &Arc<Inbound>) -> Self {
+        for listener in self.listeners.iter_mut().filter(|l| l.info.role == ListenerRole::Bounce) {
+            let info = ListenerInfo { inbound: Some(inbound.clone()), ..ListenerInfo::clone(&listener.info) };
+            listener.info = Arc::new(info);
+        }
+        self
     }
 
     /// Where it listens, in the order of the config: for ports that the system chose.

@@ -146,6 +146,9 @@ pub(super) fn change_bytes(change: &Change) -> usize {
         Change::PutState { key, value } => key.len() + value.len(),
         Change::RemoveState { key } | Change::Remove { key, .. } => key.len(),
         Change::Put { key, value, .. } => key.len() + value.len(),
+        Change::Once { key, changes, .. } | Change::Tally { key, changes, .. } => {
+            2 * key.len() + 64 + changes.iter().map(change_bytes).sum::<usize>()
+        }
         Change::Rows(new) => new.rows.iter().map(|row| 128 + row.value.len()).sum(),
         Change::Run(_) | Change::PurgeCampaign(_) | Change::EraseRow { .. } | Change::EraseEvents { .. } => 64,
     }
@@ -412,6 +415,13 @@ impl Reader {
     pub async fn state_get(&self, key: impl Into<Vec<u8>>) -> Result<Option<Bytes>, ReadError> {
         let key = key.into();
         self.ask(|reply| ReadRequest::StateGet { key, reply }).await
+    }
+
+    /// Whether a [`Change::Once`] with this key was done, and is remembered at `now`.
+    pub async fn was_done(&self, key: &[u8], now: crate::types::Timestamp) -> Result<bool, ReadError> {
+        let value = self.state_get([keys::STATE_ONCE, key].concat()).await?;
+        let until = value.and_then(|value| value.first_chunk().map(|at| u64::from_be_bytes(*at)));
+        Ok(until.is_some_and(|until| until > now.as_millis()))
     }
 
     /// How far a reader of events had come: what [`Ledger::save_cursor`] saved last. Unknown readers begin with the oldest event.

@@ -135,12 +135,21 @@ pub(super) fn expired(spaces: &Spaces, now: Timestamp) -> fjall::Result<Vec<Vec<
         let key = guard.key()?;
         match keys::parse_expiry(&key) {
             Some((at, _)) if at > now => break,
-            Some((_, record)) => expired.push(record.to_vec()),
-            None => {}
+            Some((_, record)) if !is_renewed(spaces, record, now)? => expired.push(record.to_vec()),
+            Some(_) | None => {}
         }
         expired.push(key.to_vec());
     }
     Ok(expired)
+}
+
+/// Whether a record that says itself how long it lasts was written again since: then a later expiry speaks of it.
+fn is_renewed(spaces: &Spaces, record: &[u8], now: Timestamp) -> fjall::Result<bool> {
+    if !record.starts_with(keys::STATE_ONCE) && !record.starts_with(keys::STATE_TALLY) {
+        return Ok(false);
+    }
+    let until = spaces.state.get(record)?.and_then(|value| value.first_chunk().map(|at| u64::from_be_bytes(*at)));
+    Ok(until.is_some_and(|until| until > now.as_millis()))
 }
 
 fn flush<'a>(spaces: impl Iterator<Item = &'a Keyspace>) -> fjall::Result<()> {

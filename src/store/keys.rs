@@ -30,6 +30,10 @@ pub(super) const STATE_LEFT: &[u8] = b"left/";
 pub(super) const STATE_IDEMPOTENCY: &[u8] = b"idempotency/";
 /// `state`: how far a reader of events has come, by its name: a sequence (8).
 pub(super) const STATE_CURSOR: &[u8] = b"cursor/";
+/// `state`: what is done once, and until when that is remembered (8).
+pub(super) const STATE_ONCE: &[u8] = b"once/";
+/// `state`: what is counted over some days: until when it is kept (8), and when each was counted (8).
+pub(super) const STATE_TALLY: &[u8] = b"tally/";
 /// `state`: when a record expires (8), and its key.
 pub(super) const STATE_EXPIRY: &[u8] = b"expiry/";
 /// `state`: how the rows of a campaign's step are sent: campaign (4), step (1).

@@ -14,6 +14,8 @@ mod house;
 mod keys;
 mod ledger;
 mod model;
+#[cfg(test)]
+mod once_tests;
 mod open;
 mod outbox;
 #[cfg(test)]
@@ -43,7 +45,8 @@ pub use handle::{
 pub use keys::address_hash;
 pub use model::{
     Change, EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, NewRow, NewRows, News, Next, QueueEntry,
-    QueueRow, QueueRows, Row, Run, RunChange, RunCounts, Sent, SentStatus, Settle, Settled, StoredMessage, Table, Via,
+    QueueRow, QueueRows, Row, Run, RunChange, RunCounts, Sent, SentStatus, Settle, Settled, StoredMessage, TALLY_MAX,
+    Table, Via,
 };
 pub use open::{Cut, FORMAT, OpenError, OpenReport, Opened, StoreOptions, StoreThreads, open};
 pub use status::StoreStatus;

@@ -176,6 +176,8 @@ pub struct Settle {
     pub settled: Vec<Settled>,
     /// Notifications (RFC 3464) that are queued with them.
     pub owed: Vec<NewMessage>,
+    /// What else follows from them: addresses that are not sent to any more.
+    pub changes: Vec<Change>,
 }
 
 /// A change that somebody submits and waits for.
@@ -229,6 +231,28 @@ pub enum Change {
         /// The value.
         value: Vec<u8>,
     },
+    /// These changes, unless the same was done before: a report that comes twice counts once, whoever sends it. The ledger looks, so that two
+    /// at the same time don't both count.
+    Once {
+        /// What is done once.
+        key: Vec<u8>,
+        /// How long it is remembered.
+        remember: Duration,
+        /// The changes.
+        changes: Vec<Change>,
+    },
+    /// One more of something that is counted over some days; these changes when it comes to so many within that time, and the count
+    /// begins anew.
+    Tally {
+        /// What is counted.
+        key: Vec<u8>,
+        /// The number at which the changes are made; at most [`TALLY_MAX`].
+        at: u32,
+        /// The time in which they count.
+        within: Duration,
+        /// The changes.
+        changes: Vec<Change>,
+    },
     /// A record of a table is removed.
     Remove {
         /// The table.
@@ -237,6 +261,9 @@ pub enum Change {
         key: Vec<u8>,
     },
 }
+
+/// The largest number that [`Change::Tally`] counts to.
+pub const TALLY_MAX: u32 = 100;
 
 /// Tables of records that their owners lay out; keys that a tenant owns begin with its name and a zero octet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -330,8 +357,10 @@ pub struct RunCounts {
     pub queued: u64,
     /// Rows that will not be tried, since the run was ended before.
     pub dropped: u64,
-    /// Events of its rows by kind.
+    /// Events of its rows by kind, but for bounces that came late.
     pub events: std::collections::BTreeMap<EventKind, u64>,
+    /// Rows that a mail reported as bounced after the remote had taken them: these stand among the delivered too.
+    pub late_bounces: u64,
 }
 
 /// A row as it is read.

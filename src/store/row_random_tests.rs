@@ -143,7 +143,7 @@ impl Model {
         let settled = Settled { queue, key, size, recipients, sent, next, events: vec![told] };
         // Sometimes the same outcome twice: the second changes nothing.
         for _ in 0..=random.below(2) {
-            let settle = Settle { settled: vec![settled.clone()], owed: Vec::new() };
+            let settle = Settle { settled: vec![settled.clone()], owed: Vec::new(), changes: Vec::new() };
             opened.ledger.settle(settle).expect("handed over");
             if matches!(settled.next, Next::Retry(_) | Next::Move(_)) {
                 break;

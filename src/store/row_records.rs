@@ -12,6 +12,8 @@ use crate::types::{AddressHash, QueueId, RowId, Timestamp};
 
 /// The newest version of each record here that this program writes.
 const VERSION: u8 = 1;
+/// The version of counts: since 2 they have the late bounces.
+const COUNTS_VERSION: u8 = 2;
 
 /// What stands before the submitter's octets in the value of a row: version and hash.
 pub(super) const ROW_HEAD: usize = 17;
@@ -85,17 +87,18 @@ pub(super) fn decode_run(value: &[u8]) -> Result<Run, DecodeError> {
 }
 
 pub(super) fn encode_counts(counts: &RunCounts) -> Vec<u8> {
-    let mut out = Encoder::new(VERSION, 32 + counts.events.len() * 4);
+    let mut out = Encoder::new(COUNTS_VERSION, 32 + counts.events.len() * 4);
     out.number(counts.rows).number(counts.fresh).number(counts.queued).number(counts.dropped);
     out.number(counts.events.len() as u64);
     for (kind, count) in &counts.events {
         out.byte(kind_byte(*kind)).number(*count);
     }
+    out.number(counts.late_bounces);
     out.finish()
 }
 
 pub(super) fn decode_counts(value: &[u8]) -> Result<RunCounts, DecodeError> {
-    let mut d = Decoder::new(value, VERSION)?;
+    let mut d = Decoder::new(value, COUNTS_VERSION)?;
     let mut counts = RunCounts {
         rows: d.number()?,
         fresh: d.number()?,
@@ -105,6 +108,9 @@ pub(super) fn decode_counts(value: &[u8]) -> Result<RunCounts, DecodeError> {
     };
     for _ in 0..d.number()? {
         counts.events.insert(kind(d.byte()?)?, d.number()?);
+    }
+    if value.first() != Some(&1) {
+        counts.late_bounces = d.number()?;
     }
     d.end()?;
     Ok(counts)

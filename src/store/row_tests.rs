@@ -95,7 +95,10 @@ impl World {
         let told = event(kind, row.message_id(), Some(&address(row.seq, "b.example")));
         let (key, size, recipients, sent) = (entry.key, entry.size, entry.recipients, entry.sent);
         let settled = Settled { queue, key, size, recipients, sent, next, events: vec![told] };
-        self.opened.ledger.settle(Settle { settled: vec![settled], owed: Vec::new() }).expect("handed over");
+        self.opened
+            .ledger
+            .settle(Settle { settled: vec![settled], owed: Vec::new(), changes: Vec::new() })
+            .expect("handed over");
         loop {
             let news = self.opened.news.recv().await.expect("the ledger lives");
             if news.iter().any(|n| matches!(n, News::Settled { key, .. } if *key == entry.key)) {
@@ -124,7 +127,7 @@ fn seqs(entries: &[QueueEntry]) -> Vec<u32> {
 }
 
 fn counted(rows: u64, fresh: u64, queued: u64, dropped: u64, events: &[(EventKind, u64)]) -> RunCounts {
-    RunCounts { rows, fresh, queued, dropped, events: events.iter().copied().collect() }
+    RunCounts { rows, fresh, queued, dropped, events: events.iter().copied().collect(), late_bounces: 0 }
 }
 
 /// The whole way, with a restart at each point.
@@ -267,7 +270,7 @@ async fn the_mark_follows_what_is_taken() {
         let (key, size, recipients, sent) = (entry.key, entry.size, entry.recipients, entry.sent);
         settled.push(Settled { queue, key, size, recipients, sent, next: Next::Done, events: Vec::new() });
     }
-    world.opened.ledger.settle(Settle { settled, owed: Vec::new() }).expect("handed over");
+    world.opened.ledger.settle(Settle { settled, owed: Vec::new(), changes: Vec::new() }).expect("handed over");
     world.submit(vec![Change::PutState { key: b"x/y".to_vec(), value: Vec::new() }]).await;
     let mut rest = vec![7];
     rest.extend(taken as u32..count);

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ahash::AHashMap;
 
 use super::{Run, RunCounts};
-use crate::event::EventKind;
-use crate::types::{AddressHash, CampaignNo, MessageId, Name, RowId};
+use crate::event::{Event, EventKind};
+use crate::types::{AddressHash, CampaignNo, Name, RowId};
 
 /// A step of a campaign.
 pub(super) type StepKey = (CampaignNo, u8);
@@ -92,11 +92,15 @@ impl Steps {
         }
     }
 
-    /// Counts an event, if it is about a row.
-    pub(super) fn event(&mut self, id: Option<MessageId>, kind: EventKind) {
-        if let Some(row) = id.and_then(RowId::of) {
-            self.count((row.campaign, row.step), |counts| *counts.events.entry(kind).or_default() += 1);
-        }
+    /// Counts an event, if it is about a row. What a mail reported later does not end a row a second time.
+    pub(super) fn event(&mut self, event: &Event) {
+        let Some(row) = event.message_id.and_then(RowId::of) else { return };
+        let kind = event.event;
+        self.count((row.campaign, row.step), |counts| match (event.late, kind) {
+            (Some(true), EventKind::Bounced) => counts.late_bounces += 1,
+            (Some(true), EventKind::Deferred) => {}
+            (Some(_) | None, _) => *counts.events.entry(kind).or_default() += 1,
+        });
     }
 
     /// Calls `write` for each step whose counts changed since the last call.

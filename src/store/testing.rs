@@ -141,5 +141,9 @@ pub(super) fn accept(new: NewMessage) -> Vec<Change> {
 /// An outcome of one entry.
 pub(super) fn settle(queue: QueueId, entry: &QueueEntry, next: Next, events: Vec<Event>) -> Settle {
     let (key, size, recipients) = (entry.key, entry.size, entry.recipients);
-    Settle { settled: vec![Settled { queue, key, size, recipients, sent: entry.sent, next, events }], owed: Vec::new() }
+    Settle {
+        settled: vec![Settled { queue, key, size, recipients, sent: entry.sent, next, events }],
+        owed: Vec::new(),
+        changes: Vec::new(),
+    }
 }

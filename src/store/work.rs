@@ -27,6 +27,7 @@ use crate::event::{Event, EventKind};
 use crate::types::{AddressHash, DeliveryId, EventSeq, MessageId, QueueId, QueueKey, RowId, Timestamp};
 
 mod erase;
+mod once;
 mod rows;
 
 /// How long the answer to a request with an `Idempotency-Key` is kept.
@@ -119,6 +120,7 @@ impl<'a> Work<'a> {
             for owed in settle.owed {
                 self.accept(owed);
             }
+            self.submit(settle.changes)?;
         }
         Ok(())
     }
@@ -231,6 +233,8 @@ impl<'a> Work<'a> {
                 Change::Remove { table, key } => {
                     self.tables.insert((table, key), None);
                 }
+                Change::Once { key, remember, changes } => self.once(&key, remember, changes)?,
+                Change::Tally { key, at, within, changes } => self.tally(&key, at, within, changes)?,
             }
         }
         Ok(())
@@ -284,7 +288,7 @@ impl<'a> Work<'a> {
     }
 
     fn event(&mut self, event: Event) {
-        self.steps.event(event.message_id, event.event);
+        self.steps.event(&event);
         let hash = event.recipient.as_ref().map(keys::address_hash);
         let tenant = event.tenant.clone();
         let seq = self.write_event(event);

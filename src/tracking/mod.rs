@@ -34,13 +34,12 @@ use http_body_util::{BodyExt, Limited};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::event::{Event, EventKind};
+use crate::inbound::{CampaignNames, Unsubscribed, unsubscribe};
 use crate::links::{Links, UnsubscribeToken};
 use crate::metrics::tracking::TrackingMetrics;
 use crate::seam::clock::Clock;
-use crate::store::Change;
 use crate::suppression::{Reason, Scope, SuppressionError, Suppressions};
-use crate::types::{CampaignNo, Class, Name, RowId};
+use crate::types::RowId;
 use limit::Misses;
 
 /// The longest body that is read: `List-Unsubscribe=One-Click`, in any of the forms of RFC 8058 §3.2.
@@ -48,9 +47,6 @@ const BODY_MAX: usize = 4 << 10;
 
 /// What stands as `source` in an entry that a link made.
 pub const SOURCE: &str = "unsubscribe link";
-
-/// The name of a campaign by its number, for events; `None` when it is gone.
-pub type CampaignNames = Arc<dyn Fn(CampaignNo) -> Option<Name> + Send + Sync>;
 
 /// What the listener is made of.
 #[derive(Clone)]
@@ -202,31 +198,10 @@ impl Public {
     /// Stores the unsubscribe and its event together; `false` when it is there already.
     async fn unsubscribe(&self, token: &UnsubscribeToken, one_click: bool) -> Result<bool, SuppressionError> {
         let parts = &self.0.parts;
-        let scope = Scope::of(token.tenant.clone(), token.list.clone());
-        if parts.suppressions.find(&scope, Reason::Unsubscribe, &token.address).await?.is_some() {
-            return Ok(false);
-        }
-        let row = token.message.and_then(RowId::of);
-        let campaign = row.and_then(|row| (parts.campaigns)(row.campaign));
-        let mut entry = parts.suppressions.entry(scope, Reason::Unsubscribe, &token.address, SOURCE);
-        if let Some(campaign) = &campaign {
-            entry.note = format!("campaign {campaign}").into();
-        }
-        let mut event = Event::new(EventKind::Unsubscribed, parts.clock.now(), token.tenant.clone());
-        event.message_id = token.message;
-        event.campaign = campaign;
-        event.class = Some(Class::Marketing);
-        event.domain = Some(token.address.domain().clone());
-        event.recipient = Some(token.address.clone());
+        let campaign = token.message.and_then(RowId::of).and_then(|row| (parts.campaigns)(row.campaign));
         let how = if one_click { "one-click" } else { "page" };
-        event.reason = Some(match &token.list {
-            Some(list) => format!("{how}, list {list}").into(),
-            None => how.into(),
-        });
-        event.via = Some("link".into());
-        let changes = vec![parts.suppressions.put(&entry), Change::Event(Box::new(event))];
-        parts.suppressions.submit(changes).await?;
-        Ok(true)
+        let said = Unsubscribed { token, campaign, how, via: "link", source: SOURCE };
+        unsubscribe(&parts.suppressions, &parts.clock, said).await
     }
 
     /// The client: the peer, or whom a trusted proxy names last.

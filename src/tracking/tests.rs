@@ -13,10 +13,11 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::config::Public as PublicConfig;
+use crate::event::EventKind;
 use crate::metrics::Registry;
 use crate::seam::net::TcpStream;
 use crate::suppression::testing::{Memory, suppressions};
-use crate::types::{Mailbox, QueueId, Timestamp};
+use crate::types::{CampaignNo, Class, Mailbox, Name, QueueId, Timestamp};
 
 struct World {
     parts: Parts,

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 7] = [
     &["smtp", "mime", "dkim", "bounce", "feedback"],
     &["config", "shaping", "template", "effects"],
     &["store", "suppression", "links"],
-    &["queue", "delivery", "campaign", "webhook", "report"],
+    &["queue", "delivery", "campaign", "inbound", "webhook", "report"],
     &["smtp_server", "api", "tracking", "dashboard", "sandbox"],
     &["cli", "daemon", "logging", "main", "lib"],
 ];
@@ -22,13 +22,14 @@ const LAYERS: [&[&str]; 7] = [
 const OPEN_LAYERS: [usize; 3] = [0, 1, 6];
 
 /// What a module may use beside the layers below it.
-const BESIDE: [(&str, &str); 7] = [
+const BESIDE: [(&str, &str); 8] = [
     ("shaping", "config"),
     ("effects", "config"),
     ("suppression", "store"),
     ("links", "store"),
     ("queue", "delivery"),
     ("campaign", "queue"),
+    ("inbound", "queue"),
     ("campaign", "delivery"),
 ];
 

@@ -142,7 +142,7 @@ class Daemon:
     """A Posthaste of our own, from its config to its end."""
 
     def __init__(self, folder, sink_port, *, dkim=False, durability="fsync", retry=("1s", "1s", "1s"),
-                 expire_after="1h", top="", extra="", route="", data_dir=None, min_free="64MiB",
+                 expire_after="1h", top="", tenant="", extra="", route="", data_dir=None, min_free="64MiB",
                  prefix=()):
         self.folder = folder
         self.data_dir = data_dir or os.path.join(folder, "data")
@@ -179,6 +179,7 @@ api_keys = [{{ name = "ops", sha256 = "{sha(OPS_KEY)}", role = "admin" }}]
 [[tenants]]
 name = "acme"
 domains = ["acme.example"]
+{tenant}
 smtp_users = [{{ name = "app", password_hash = "{hashed}" }}]
 api_keys = [{{ name = "crm", sha256 = "{sha(SEND_KEY)}", role = "send" }}]
 [retry]

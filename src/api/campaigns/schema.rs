@@ -208,6 +208,8 @@ pub struct CountsSchema {
     cancelled: u64,
     /// Complaints.
     complained: u64,
+    /// Of the delivered, those that a mail reported as bounced later.
+    late_bounces: u64,
     /// Rows that wait.
     waiting: u64,
     /// Of those, rows that were tried before.

@@ -139,6 +139,8 @@ pub fn apply(disk: &mut Disk, changes: Vec<Change>) {
             | Change::Rows(_)
             | Change::Put { .. }
             | Change::Remove { .. }
+            | Change::Once { .. }
+            | Change::Tally { .. }
             | Change::EraseRow { .. }
             | Change::EraseEvents { .. } => {}
         }

@@ -27,7 +27,7 @@ use clap::{Args, Subcommand};
 
 pub use client::Client;
 pub use out::Out;
-pub(super) use out::printable;
+pub(super) use out::{Table, printable};
 
 /// Where the control socket is where nothing is said.
 const DEFAULT_SOCKET: &str = "/var/lib/posthaste/control.sock";

@@ -41,6 +41,7 @@ pub(super) fn check(
     check.node();
     check.listeners();
     check.http();
+    check.bounces();
     check.filters();
     check.tenants(explicit_tenants);
     check.users_and_keys();

@@ -34,6 +34,21 @@ impl Check<'_> {
         }
     }
 
+    /// What comes back.
+    pub(super) fn bounces(&mut self) {
+        let bounces = &self.config.bounces;
+        if bounces.soft_limit > crate::config::SOFT_LIMIT_MAX {
+            let message = format!("{} is more than {}", bounces.soft_limit, crate::config::SOFT_LIMIT_MAX);
+            self.error(at!["bounces", "soft_limit"], message, "0 never suppresses for soft bounces");
+        }
+        if bounces.soft_limit > 0 && bounces.soft_within.0.is_zero() {
+            self.error(at!["bounces", "soft_within"], "no time to count in", "as \"30d\"");
+        }
+        if bounces.client_rate.count == 0 {
+            self.error(at!["bounces", "client_rate"], "nobody could bring a bounce", "as \"600/min\"");
+        }
+    }
+
     /// The filters that score a campaign before its start.
     pub(super) fn filters(&mut self) {
         let check = &self.config.check;

@@ -84,6 +84,9 @@ message_rate = "100/s"
 [dns]
 resolvers = ["127.0.0.1:53"]
 
+[bounces]
+suppress = true
+
 [check]
 rspamd = "http://127.0.0.1:11333"
 spamassassin = "127.0.0.1:783"
@@ -106,6 +109,7 @@ messages_per_connection = 20
 static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
     [
         include_str!("../mod.rs"),
+        include_str!("../bounces.rs"),
         include_str!("../node.rs"),
         include_str!("../smtp.rs"),
         include_str!("../tenants.rs"),

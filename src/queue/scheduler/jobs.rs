@@ -321,7 +321,10 @@ impl Scheduler {
     ) -> Option<Box<Job>> {
         let mut recipients = Vec::with_capacity(1);
         let entry = self.window_remove(id, &key)?;
-        let several = entry.recipients > 1;
+        let returns = self.returns.clone();
+        let bounces = returns.as_ref().and_then(|r| Some((r, r.domain(&self.config, &message.envelope)?)));
+        // One that has a return path of its own is alone in its transaction.
+        let several = entry.recipients > 1 && bounces.is_none();
         self.take(id, &entry);
         recipients.push((id, entry));
         if several {
@@ -350,10 +353,14 @@ impl Scheduler {
             }
             return None;
         }
+        let reverse_path = match (&bounces, job_recipients.first()) {
+            (Some((returns, domain)), Some(first)) => returns.return_path(domain, envelope, &first.mailbox, self.now),
+            (Some(_), None) | (None, _) => envelope.reverse_path.clone(),
+        };
         let job = Box::new(Job {
             id: number,
             message: envelope.id,
-            reverse_path: envelope.reverse_path.clone(),
+            reverse_path,
             ret: envelope.ret,
             envid: envelope.envid.clone(),
             smtputf8: envelope.smtputf8,

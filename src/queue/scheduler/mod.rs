@@ -52,6 +52,7 @@ use self::timers::{TimerKey, Timers};
 use super::admin::{CampaignControl, Suspension};
 use super::cache::ContentCache;
 use super::notice::Notifier;
+use super::returns::Returns;
 use crate::config::Config;
 use crate::delivery::OpenRequest;
 use crate::metrics::queue::QueueMetrics;
@@ -113,6 +114,8 @@ pub struct Start {
     pub cache: Rc<ContentCache>,
     /// Who writes notifications.
     pub notifier: Rc<dyn Notifier>,
+    /// Who makes return paths; without it mail goes out under the reverse-path that it came with.
+    pub returns: Option<Rc<Returns>>,
     /// Where it counts.
     pub metrics: QueueMetrics,
 }
@@ -150,6 +153,7 @@ pub struct Scheduler {
     rng: Seeded,
     cache: Rc<ContentCache>,
     notifier: Rc<dyn Notifier>,
+    returns: Option<Rc<Returns>>,
     metrics: QueueMetrics,
     actions: VecDeque<Action>,
     timers: Timers,
@@ -211,6 +215,7 @@ impl Scheduler {
             rng: Seeded::new(start.seed),
             cache: start.cache,
             notifier: start.notifier,
+            returns: start.returns,
             metrics: start.metrics,
             actions: VecDeque::new(),
             timers: Timers::default(),

@@ -95,7 +95,8 @@ impl Scheduler {
             started: report.started,
         };
         let jitter = self.rng.below(2_001);
-        let mut settle = Settle { settled: Vec::with_capacity(recipients.len()), owed: Vec::new() };
+        let mut settle =
+            Settle { settled: Vec::with_capacity(recipients.len()), owed: Vec::new(), changes: Vec::new() };
         let lost = lost_outcome();
         let outcomes = || report.outcomes.iter().chain(std::iter::repeat(&lost));
         let decided: Vec<Decided> = recipients
@@ -244,6 +245,9 @@ impl Scheduler {
             event.remote = (kind == EventKind::Bounced).then_some(failure.remote);
             if !failure.remote {
                 event.reason = Some(failure.stage.into());
+            }
+            if let Some(returns) = &self.returns {
+                settle.changes.extend(returns.judge(&self.config, failure, &mut event));
             }
         } else {
             // Of a campaign the row is stored, the message was made at the attempt.

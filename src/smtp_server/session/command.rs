@@ -2,6 +2,7 @@
 
 use super::{Phase, Progress, RECIPIENTS_OVERSHOOT_MAX, Session, Step, Transaction};
 use crate::config::ListenerRole;
+use crate::queue::intake::Refusal;
 use crate::smtp::command::{self, Command, MailFrom, RcptTo};
 use crate::smtp::line::{self, AUTH_LINE_MAX, COMMAND_LINE_MAX, Line};
 use crate::smtp::message_buffer::MessageBuffer;
@@ -10,6 +11,9 @@ use crate::store::EnvelopeRecipient;
 use crate::types::{Mailbox, Timestamp};
 
 use super::message::Chunked;
+
+/// The most recipients of one mail that comes back: it is about one.
+const TARGETS_MAX: usize = 100;
 
 impl Session {
     pub(super) fn feed_command(&mut self, input: &[u8], now: Timestamp) -> Progress {
@@ -139,6 +143,11 @@ impl Session {
             let text = format!("At most {} octets are accepted", limits.max_message_size.0);
             return self.refuse(Reply::new(552, "5.3.4", text));
         }
+        if let Some(inbound) = &self.listener.inbound
+            && let Err(refusal) = inbound.may(self.peer.ip())
+        {
+            return self.refuse_with(refusal);
+        }
         let tenant = match self.tenant_of(&mail) {
             Ok(tenant) => tenant,
             Err(refusal) => return self.refuse_with(refusal),
@@ -148,6 +157,7 @@ impl Session {
             mail,
             tenant,
             recipients: Vec::new(),
+            targets: Vec::new(),
             overshoot: 0,
             chunked: Chunked::None,
         });
@@ -189,7 +199,7 @@ impl Session {
             Err(_) => return self.refuse(Reply::new(550, "5.1.1", "There is no postmaster here")),
         };
         if self.listener.role == ListenerRole::Bounce {
-            return self.refuse(Reply::new(550, "5.1.1", format!("<{mailbox}>: unknown bounce address")));
+            return self.rcpt_returned(&mailbox);
         }
         if !mailbox.as_str().is_ascii() && !transaction.mail.smtputf8 {
             return self.refuse(Reply::new(553, "5.6.7", "The address needs SMTPUTF8 among the parameters of MAIL"));
@@ -207,6 +217,24 @@ impl Session {
         self.answer(Reply::new(250, "2.1.5", "Ok"));
     }
 
+    /// A recipient of a mail that comes back: one of ours, or refused.
+    fn rcpt_returned(&mut self, mailbox: &Mailbox) {
+        let unknown = || Refusal::new(550, "5.1.1", 422, format!("<{mailbox}>: unknown bounce address"));
+        let target = self.listener.inbound.as_ref().ok_or_else(unknown).and_then(|inbound| inbound.target(mailbox));
+        let Some(transaction) = &mut self.transaction else { return };
+        match target {
+            Err(refusal) => self.refuse_with(refusal),
+            Ok(_) if transaction.targets.len() >= TARGETS_MAX => {
+                self.refused_total += 1;
+                self.answer(Reply::new(452, "4.5.3", "Too many recipients, send the rest in another transaction"));
+            }
+            Ok(target) => {
+                transaction.targets.push(target);
+                self.answer(Reply::new(250, "2.1.5", "Ok"));
+            }
+        }
+    }
+
     fn data(&mut self, now: Timestamp) {
         let Some(transaction) = &self.transaction else {
             return self.refuse(Reply::new(503, "5.5.1", "Say MAIL first"));
@@ -215,7 +243,7 @@ impl Session {
             // RFC 3030 §2: DATA and BDAT don't mix.
             return self.refuse(Reply::new(503, "5.5.1", "The message has begun with BDAT"));
         }
-        if transaction.recipients.is_empty() {
+        if transaction.has_no_recipient() {
             return self.refuse(Reply::new(554, "5.5.1", "No valid recipients"));
         }
         self.answer(Reply::new(354, "", "End data with <CR><LF>.<CR><LF>"));

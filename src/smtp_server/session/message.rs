@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use super::{DISCARD_OCTETS_MAX, Phase, Progress, Session, Step};
+use crate::config::ListenerRole;
+use crate::inbound::Returned;
 use crate::queue::intake::{Client, Steering, Submission};
 use crate::smtp::bdat::BdatReceiver;
 use crate::smtp::data::{DataReceiver, Received};
@@ -89,7 +91,7 @@ impl Session {
     fn fate_of_chunk(&mut self, size: u64) -> Fate {
         let out_of_order = |text| Fate::Discard(Reply::new(503, "5.5.1", text));
         let Some(transaction) = &mut self.transaction else { return out_of_order("Say MAIL first") };
-        if transaction.recipients.is_empty() {
+        if transaction.has_no_recipient() {
             return Fate::Discard(Reply::new(554, "5.5.1", "No valid recipients"));
         }
         let receiver = match &mut transaction.chunked {
@@ -168,6 +170,11 @@ impl Session {
             return Progress::Used(used);
         };
         self.phase = Phase::Driver;
+        if self.listener.role == ListenerRole::Bounce {
+            let (targets, client) = (transaction.targets, Some(self.peer.ip()));
+            let returned = Returned { targets, mail: Bytes::from(octets), client };
+            return Progress::Step(used, Step::Return(Box::new(returned)));
+        }
         let client = Client {
             address: Some(self.peer.ip()),
             helo: self.helo.as_ref().map(|(name, _)| name.clone()).unwrap_or_default(),

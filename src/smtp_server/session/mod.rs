@@ -22,6 +22,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::config::{Listener, ListenerRole, ListenerTls};
+use crate::inbound::{Inbound, Returned, Target};
 use crate::queue::intake::{Accepted, Intake, Policy, Refusal, Submission};
 use crate::smtp::command::MailFrom;
 use crate::smtp::data::DataReceiver;
@@ -57,6 +58,8 @@ pub struct ListenerInfo {
     pub starttls: bool,
     /// Networks that need no login.
     pub relay_from: Vec<IpNet>,
+    /// Where the mail of a `bounce` listener goes; without it every recipient is refused.
+    pub inbound: Option<Arc<Inbound>>,
 }
 
 impl ListenerInfo {
@@ -67,6 +70,7 @@ impl ListenerInfo {
             role: listener.role,
             starttls: listener.tls == ListenerTls::Starttls && have_certificate,
             relay_from: listener.relay_from.clone(),
+            inbound: None,
         }
     }
 }
@@ -97,6 +101,8 @@ pub enum Step {
     /// A message taken, then [`Session::submitted`]. The body begins behind
     /// [`HEADROOM`](crate::smtp::message_buffer::HEADROOM) free octets.
     Submit(Box<Submission>),
+    /// A mail that came back taken, then [`Session::returned`]. Free octets stand before it as well.
+    Return(Box<Returned>),
     /// The end; the word says why, for logs and metrics.
     Close(&'static str),
 }
@@ -132,10 +138,18 @@ struct Transaction {
     mail: MailFrom,
     tenant: Option<Name>,
     recipients: Vec<EnvelopeRecipient>,
+    /// To whom of us it comes back, on a `bounce` listener.
+    targets: Vec<Target>,
     /// Recipients that came beyond the limit.
     overshoot: u32,
     /// The message so far, when it comes in chunks.
     chunked: Chunked,
+}
+
+impl Transaction {
+    fn has_no_recipient(&self) -> bool {
+        self.recipients.is_empty() && self.targets.is_empty()
+    }
 }
 
 /// A session.
@@ -264,6 +278,22 @@ impl Session {
                 self.messages += 1;
                 self.errors = 0;
                 self.answer(Reply::new(250, "2.0.0", format!("Ok: queued as {}", accepted.id)));
+            }
+            Err(refusal) => self.refuse_with(refusal),
+        }
+        self.end_if_draining();
+    }
+
+    /// The answer to [`Step::Return`].
+    pub fn returned(&mut self, result: Result<(), Refusal>, now: Timestamp) {
+        self.held.release();
+        self.phase = Phase::Command;
+        self.since = now;
+        match result {
+            Ok(()) => {
+                self.messages += 1;
+                self.errors = 0;
+                self.answer(Reply::new(250, "2.0.0", "Ok: taken"));
             }
             Err(refusal) => self.refuse_with(refusal),
         }

@@ -144,6 +144,7 @@ impl Player {
             self.pending.drain(..used);
             match step {
                 Step::Input => break,
+                Step::Return(_) => self.session.returned(Ok(()), self.clock.now()),
                 Step::StartTls => {
                     self.wants_tls = true;
                     break;
@@ -327,6 +328,7 @@ fn converse(octets: &[u8], sizes: &[usize]) -> (String, Option<&'static str>) {
         role: ListenerRole::Submission,
         starttls: false,
         relay_from: vec!["127.0.0.0/8".parse().expect("a network")],
+        inbound: None,
     };
     let peer = Peer { address: "127.0.0.1:1".parse().expect("an address") };
     let intake = SHARED.with(|(intake, ..)| intake.clone());
@@ -343,6 +345,7 @@ fn converse(octets: &[u8], sizes: &[usize]) -> (String, Option<&'static str>) {
             match step {
                 Step::Input => break,
                 Step::Close(why) => closed = Some(why),
+                Step::Return(_) => session.returned(Ok(()), START),
                 Step::Login(credentials) => session.logged_in(check(credentials), START),
                 Step::Submit(submission) => {
                     let size = submission.body.len() as u64;

@@ -18,7 +18,7 @@ fn run() -> Run {
 
 fn counts() -> RunCounts {
     let events = [(EventKind::Delivered, 300), (EventKind::Opened, 2)].into_iter().collect();
-    RunCounts { rows: 500, fresh: 100, queued: 7, dropped: 1, events }
+    RunCounts { rows: 500, fresh: 100, queued: 7, dropped: 1, events, late_bounces: 3 }
 }
 
 fn hex(octets: &[u8]) -> String {

@@ -1,0 +1,41 @@
+//! What comes back: bounces, complaints, machines' answers, unsubscribes by mail.
+
+use prometheus::IntCounterVec;
+
+use super::Registry;
+
+/// Handles of the metrics of what comes back.
+#[derive(Clone)]
+pub struct InboundMetrics {
+    mails: IntCounterVec,
+    refused: IntCounterVec,
+}
+
+impl InboundMetrics {
+    /// Makes the group.
+    pub fn register(registry: &Registry) -> Self {
+        Self {
+            mails: registry.counters(
+                "returned_mails_total",
+                "Mails that came back to us, by what they said: bounce, deferral, complaint, auto_reply, unsubscribe, repeated (it was known), \
+                 unknown (the message is not known any more), unread (nobody can tell what it says), test.",
+                &["kind"],
+            ),
+            refused: registry.counters(
+                "returned_refused_total",
+                "Recipients and mails that a bounce listener refused: foreign (no address of ours), forged, expired, rate, store.",
+                &["reason"],
+            ),
+        }
+    }
+
+    /// One mail was taken; `kind` is one of a closed set.
+    pub fn mail(&self, kind: &'static str) {
+        self.mails.with_label_values(&[kind]).inc();
+    }
+
+    /// One recipient or mail was refused; `reason` is one of a closed set.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+}
