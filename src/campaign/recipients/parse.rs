@@ -366,9 +366,12 @@ impl Rows {
         Ok(Err(Rejected::new(Reason::TooLong, "", detail)))
     }
 
-    /// Passes over a row.
+    /// Passes over a row. The last one may have no line end; it stands on a line of its own all the same.
     fn take(&mut self, len: usize) {
         self.shape.place.row += 1;
+        if !self.buffer.octets()[..len].ends_with(b"\n") {
+            self.shape.place.line += 1;
+        }
         self.pass(len);
     }
 
