@@ -211,6 +211,11 @@ impl Rows {
     ) -> Result<Option<Result<T, Rejected>>, Refusal> {
         loop {
             let octets = self.buffer.octets();
+            // Its LF may not have come yet: it must not make a row of the CR, wherever the body is cut.
+            if octets == b"\r" && !self.buffer.last() && self.buffer.fill()? {
+                continue;
+            }
+            let octets = self.buffer.octets();
             let blank = blank_line(octets, self.buffer.last());
             if blank > 0 {
                 self.pass(blank);
