@@ -211,6 +211,11 @@ impl Rows {
     ) -> Result<Option<Result<T, Rejected>>, Refusal> {
         loop {
             let octets = self.buffer.octets();
+            // Its LF may not have come yet: it must not make a row of the CR, wherever the body is cut.
+            if octets == b"\r" && !self.buffer.last() && self.buffer.fill()? {
+                continue;
+            }
+            let octets = self.buffer.octets();
             let blank = blank_line(octets, self.buffer.last());
             if blank > 0 {
                 self.pass(blank);
@@ -366,9 +371,12 @@ impl Rows {
         Ok(Err(Rejected::new(Reason::TooLong, "", detail)))
     }
 
-    /// Passes over a row.
+    /// Passes over a row. The last one may have no line end; it stands on a line of its own all the same.
     fn take(&mut self, len: usize) {
         self.shape.place.row += 1;
+        if !self.buffer.octets()[..len].ends_with(b"\n") {
+            self.shape.place.line += 1;
+        }
         self.pass(len);
     }
 

@@ -340,8 +340,12 @@ impl Client {
         replies
     }
 
-    /// The TLS handshake is done: what was known is forgotten, EHLO is said anew (RFC 3207 §4.2).
+    /// The TLS handshake is done: what was known is forgotten, EHLO is said anew (RFC 3207 §4.2). A session that closed meanwhile,
+    /// since the peer sent data behind its reply to STARTTLS, stays closed.
     pub fn tls_started(&mut self) {
+        if self.phase != Phase::Tls {
+            return;
+        }
         self.encrypted = true;
         self.phase = Phase::Handshake;
         self.caps = Capabilities::default();
