@@ -26,6 +26,8 @@ use crate::types::{Class, DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
 
 /// Rows in a page.
 pub(super) const PAGE: usize = 256;
+/// The fewest rows that are asked for at once, however many queues there are: each read has its price.
+const PAGE_MIN: usize = 32;
 /// A window with fewer entries than this is refilled ahead of need.
 const LOW_WATER: usize = 64;
 /// The most entries of one queue in memory, where the budget is large.
@@ -273,8 +275,9 @@ impl Scheduler {
     /// Reads on when the window is low; answers whether room was found (or nothing was to do).
     pub(super) fn refill(&mut self, id: QueueId) -> bool {
         let cap = self.queue_cap();
+        let page = self.fair_page();
         let Some(queue) = self.queues.get(&id) else { return true };
-        let low = LOW_WATER.min(cap / 2);
+        let low = LOW_WATER.min(cap / 2).min(page / 2);
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         let low = if head_is_due { low } else { cap - 1 };
         // What has something to send reads ahead only while nobody waits for room to read at all.
@@ -287,7 +290,7 @@ impl Scheduler {
         {
             return true;
         }
-        let wanted = PAGE.min(cap - queue.window.len().min(cap - 1));
+        let wanted = page.min(cap - queue.window.len().min(cap - 1));
         let room = self.make_room(id, wanted);
         if room == 0 {
             return false;
@@ -307,6 +310,13 @@ impl Scheduler {
     fn window_room(&self) -> usize {
         let budget = self.config.storage.window_entries as usize;
         budget.max(PAGE).saturating_sub(self.totals.window + self.totals.window_reserved)
+    }
+
+    /// Rows that a window asks for: where many share the budget, what is beyond its share would be read, dropped for others, and read again.
+    fn fair_page(&self) -> usize {
+        let budget = self.config.storage.window_entries as usize;
+        let sharing = self.shed_line.len() + self.window_lines.iter().map(VecDeque::len).sum::<usize>();
+        (budget / sharing.max(1)).clamp(PAGE_MIN, PAGE)
     }
 
     fn queue_cap(&self) -> usize {
