@@ -36,6 +36,8 @@ const QUEUE_ENTRIES_MAX: usize = 4_096;
 const AHEAD: Duration = Duration::from_secs(1);
 /// How many other windows are looked at to make room for one.
 const SHED_STEPS_MAX: usize = 32;
+/// How long after a look at other windows that gave nothing the next one is taken.
+const SHED_REST: Duration = Duration::from_millis(5);
 /// A site that is held for longer than this gives up its windows first.
 const SHED_HELD: Duration = Duration::from_secs(2);
 /// What is too old already when it comes is looked for after this, together with others.
@@ -325,8 +327,9 @@ impl Scheduler {
 
     /// Room for up to `wanted` entries; takes it from windows that are not used now.
     fn make_room(&mut self, for_queue: QueueId, wanted: usize) -> usize {
+        let before = self.totals.window;
         for _ in 0..SHED_STEPS_MAX {
-            if self.window_room() >= wanted {
+            if self.window_room() >= wanted || self.now < self.shed_again {
                 break;
             }
             let Some(id) = self.shed_line.pop_front() else { break };
@@ -338,6 +341,10 @@ impl Scheduler {
                 self.shed(id);
             }
             self.join_shed_line(id);
+        }
+        // A hundred thousand windows of one row each give nothing: who asked at every input would do nothing else.
+        if self.window_room() < wanted && self.totals.window == before && self.now >= self.shed_again {
+            self.shed_again = self.now.after(SHED_REST);
         }
         wanted.min(self.window_room())
     }
