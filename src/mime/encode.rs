@@ -39,6 +39,16 @@ pub fn quoted_printable(text: &[u8], out: &mut Vec<u8>) {
     quoted_printable_line(&text[begin..], out);
 }
 
+/// How many octets at the start stand for themselves.
+fn plain_run(piece: &[u8]) -> usize {
+    // The same as the table says, in a form of which the compiler makes vectors: most chunks are plain.
+    let is_plain = |octet: &u8| (matches!(*octet, b' '..=b'~') & (*octet != b'=')) | (*octet == b'\t');
+    let plain = piece.chunks_exact(16).take_while(|chunk| chunk.iter().fold(true, |all, octet| all & is_plain(octet)));
+    let whole = plain.count() * 16;
+    let rest = piece[whole..].iter().position(|octet| !QP_PLAIN[usize::from(*octet)]);
+    whole + rest.unwrap_or(piece.len() - whole)
+}
+
 /// One line, without its CRLF. What needs no encoding is copied in runs: a large HTML part is made for each recipient.
 fn quoted_printable_line(line: &[u8], out: &mut Vec<u8>) {
     // White space at the end of a line would get lost on the way.
@@ -53,7 +63,7 @@ fn quoted_printable_line(line: &[u8], out: &mut Vec<u8>) {
         let fits = last.is_none() && rest.len() <= ENCODED_LINE_MAX - column;
         let room = if fits { rest.len() } else { ENCODED_LINE_MAX - 1 - column };
         let piece = &rest[..rest.len().min(room)];
-        let run = piece.iter().position(|octet| !QP_PLAIN[usize::from(*octet)]).unwrap_or(piece.len());
+        let run = plain_run(piece);
         out.extend_from_slice(&piece[..run]);
         column += run;
         rest = &rest[run..];
@@ -135,6 +145,18 @@ mod tests {
         assert!(long.split("\r\n").all(|l| l.len() <= ENCODED_LINE_MAX), "{long}");
         assert_eq!(long.replace("=\r\n", ""), "x".repeat(200));
         assert_eq!(qp(&[b'x'; 76]), "x".repeat(76));
+    }
+
+    #[test]
+    fn runs_end_where_the_table_says() {
+        for octet in 0..=u8::MAX {
+            for at in [0, 5, 15, 16, 17, 31, 40] {
+                let mut line = [b'x'; 48];
+                line[at] = octet;
+                let expected = if QP_PLAIN[usize::from(octet)] { line.len() } else { at };
+                assert_eq!(plain_run(&line), expected, "{octet} at {at}");
+            }
+        }
     }
 
     #[test]

@@ -260,7 +260,10 @@ impl Encoding {
         if is_plain_text(text) && !like_a_boundary() {
             return Encoding::SevenBit;
         }
-        let encoded = text.iter().fold(0_usize, |sum, octet| sum + usize::from(!octet.is_ascii() || *octet == b'='));
+        // Sums of one octet, which can't overflow in a chunk: the compiler makes vectors of them.
+        let in_chunk =
+            |chunk: &[u8]| chunk.iter().fold(0_u8, |sum, octet| sum + u8::from(!octet.is_ascii() || *octet == b'='));
+        let encoded: usize = text.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(in_chunk(chunk))).sum();
         // Quoted-printable makes 3 octets of one, base64 4 of three: the shorter, on the whole. NUL is no text for anybody.
         if encoded * 5 > text.len() || memchr(0, text).is_some() { Encoding::Base64 } else { Encoding::QuotedPrintable }
     }

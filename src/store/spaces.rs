@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use fjall::config::CompressionPolicy;
+use fjall::config::{BlockSizePolicy, CompressionPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 
 use super::{Table, keys};
@@ -21,7 +21,11 @@ const SEPARATE_BYTES: u32 = 1 << 10;
 
 const MEMTABLE_CONTENT: u64 = 32 << 20;
 /// Keys come in about their order, so that the path to where they go stays in the processor's cache.
-const MEMTABLE_ORDERED: u64 = 16 << 20;
+const MEMTABLE_ORDERED: u64 = 8 << 20;
+/// Rows stay: what is flushed in large pieces is moved less often.
+const MEMTABLE_ROWS: u64 = 16 << 20;
+/// Blocks of what is read in its order, many records at a time: they compress better than small ones.
+const BLOCK_SCANNED: u32 = 16 << 10;
 /// Keys come in no order: what a memtable has beyond the cache costs a miss a step.
 const MEMTABLE_SCATTERED: u64 = 4 << 20;
 
@@ -257,9 +261,17 @@ fn options(kind: Kind) -> KeyspaceCreateOptions {
             .with_kv_separation(Some(
                 KvSeparationOptions::default().separation_threshold(SEPARATE_BYTES).compression(CompressionType::None),
             )),
-        Kind::Ordered | Kind::Rows => base.max_memtable_size(MEMTABLE_ORDERED),
+        // The database compresses from its third level on. What comes in order is never moved there, only hung in; rows are moved late.
+        Kind::Ordered => packed(base).max_memtable_size(MEMTABLE_ORDERED),
+        Kind::Rows => packed(base).max_memtable_size(MEMTABLE_ROWS),
         Kind::Scattered => base.max_memtable_size(MEMTABLE_SCATTERED),
     }
+}
+
+/// Compressed from the first level on: what stays, and is read by pages.
+fn packed(base: KeyspaceCreateOptions) -> KeyspaceCreateOptions {
+    base.data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+        .data_block_size_policy(BlockSizePolicy::all(BLOCK_SCANNED))
 }
 
 #[cfg(test)]

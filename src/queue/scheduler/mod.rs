@@ -168,6 +168,8 @@ pub struct Scheduler {
     /// Queues that wait for room to read: transactional ones first, then the others.
     window_lines: [VecDeque<QueueId>; 2],
     shed_line: VecDeque<QueueId>,
+    /// Before this the windows have nothing to give.
+    shed_again: Timestamp,
     // Domains and sites.
     domains: AHashMap<Domain, DomainState>,
     resolve_line: VecDeque<Domain>,
@@ -228,6 +230,7 @@ impl Scheduler {
             reads: AHashMap::new(),
             window_lines: Default::default(),
             shed_line: VecDeque::new(),
+            shed_again: Timestamp::ZERO,
             domains: AHashMap::new(),
             resolve_line: VecDeque::new(),
             resolving: 0,

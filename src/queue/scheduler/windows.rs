@@ -26,6 +26,8 @@ use crate::types::{Class, DeliveryId, MessageId, QueueId, QueueKey, Timestamp};
 
 /// Rows in a page.
 pub(super) const PAGE: usize = 256;
+/// The fewest rows that are asked for at once, however many queues there are: each read has its price.
+const PAGE_MIN: usize = 32;
 /// A window with fewer entries than this is refilled ahead of need.
 const LOW_WATER: usize = 64;
 /// The most entries of one queue in memory, where the budget is large.
@@ -34,6 +36,8 @@ const QUEUE_ENTRIES_MAX: usize = 4_096;
 const AHEAD: Duration = Duration::from_secs(1);
 /// How many other windows are looked at to make room for one.
 const SHED_STEPS_MAX: usize = 32;
+/// How long after a look at other windows that gave nothing the next one is taken.
+const SHED_REST: Duration = Duration::from_millis(5);
 /// A site that is held for longer than this gives up its windows first.
 const SHED_HELD: Duration = Duration::from_secs(2);
 /// What is too old already when it comes is looked for after this, together with others.
@@ -273,8 +277,9 @@ impl Scheduler {
     /// Reads on when the window is low; answers whether room was found (or nothing was to do).
     pub(super) fn refill(&mut self, id: QueueId) -> bool {
         let cap = self.queue_cap();
+        let page = self.fair_page();
         let Some(queue) = self.queues.get(&id) else { return true };
-        let low = LOW_WATER.min(cap / 2);
+        let low = LOW_WATER.min(cap / 2).min(page / 2);
         let head_is_due = queue.window.first_key_value().is_some_and(|(key, _)| key.due <= self.now);
         let low = if head_is_due { low } else { cap - 1 };
         // What has something to send reads ahead only while nobody waits for room to read at all.
@@ -287,7 +292,7 @@ impl Scheduler {
         {
             return true;
         }
-        let wanted = PAGE.min(cap - queue.window.len().min(cap - 1));
+        let wanted = page.min(cap - queue.window.len().min(cap - 1));
         let room = self.make_room(id, wanted);
         if room == 0 {
             return false;
@@ -309,14 +314,22 @@ impl Scheduler {
         budget.max(PAGE).saturating_sub(self.totals.window + self.totals.window_reserved)
     }
 
+    /// Rows that a window asks for: where many share the budget, what is beyond its share would be read, dropped for others, and read again.
+    fn fair_page(&self) -> usize {
+        let budget = self.config.storage.window_entries as usize;
+        let sharing = self.shed_line.len() + self.window_lines.iter().map(VecDeque::len).sum::<usize>();
+        (budget / sharing.max(1)).clamp(PAGE_MIN, PAGE)
+    }
+
     fn queue_cap(&self) -> usize {
         (self.config.storage.window_entries as usize / 8).clamp(32, QUEUE_ENTRIES_MAX)
     }
 
     /// Room for up to `wanted` entries; takes it from windows that are not used now.
     fn make_room(&mut self, for_queue: QueueId, wanted: usize) -> usize {
+        let before = self.totals.window;
         for _ in 0..SHED_STEPS_MAX {
-            if self.window_room() >= wanted {
+            if self.window_room() >= wanted || self.now < self.shed_again {
                 break;
             }
             let Some(id) = self.shed_line.pop_front() else { break };
@@ -328,6 +341,10 @@ impl Scheduler {
                 self.shed(id);
             }
             self.join_shed_line(id);
+        }
+        // A hundred thousand windows of one row each give nothing: who asked at every input would do nothing else.
+        if self.window_room() < wanted && self.totals.window == before && self.now >= self.shed_again {
+            self.shed_again = self.now.after(SHED_REST);
         }
         wanted.min(self.window_room())
     }
