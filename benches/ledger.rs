@@ -257,7 +257,7 @@ fn settle(ledger: &Ledger, queue: posthaste::types::QueueId, entry: &QueueEntry,
     event.attempt = Some(1);
     let (key, size, recipients) = (entry.key, entry.size, entry.recipients);
     let settled = Settled { queue, key, size, recipients, sent: None, next: Next::Done, events: vec![event] };
-    Ok(ledger.settle(Settle { settled: vec![settled], owed: Vec::new() })?)
+    Ok(ledger.settle(Settle { settled: vec![settled], owed: Vec::new(), changes: Vec::new() })?)
 }
 
 /// User and system time of this process (proc(5): fields 14 and 15 of `stat`, in hundredths of a second).

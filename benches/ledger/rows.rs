@@ -147,7 +147,7 @@ fn outcome(queue: QueueId, entry: &QueueEntry, of: &QueueKey, now: Timestamp) ->
     event.attempt = Some(1);
     let (key, size, recipients, sent) = (entry.key, entry.size, entry.recipients, entry.sent);
     let settled = Settled { queue, key, size, recipients, sent, next: Next::Done, events: vec![event] };
-    Ok(Settle { settled: vec![settled], owed: Vec::new() })
+    Ok(Settle { settled: vec![settled], owed: Vec::new(), changes: Vec::new() })
 }
 
 /// What the database takes on disk, its journals (64 MB each, whatever is in them) too.

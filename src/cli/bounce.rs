@@ -72,7 +72,11 @@ impl ReadMails {
             None => None,
             Some(path) => {
                 let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
-                Some(Rules::parse(&text).with_context(|| path.display().to_string())?)
+                let rules = Rules::parse(&text).with_context(|| path.display().to_string())?;
+                if let Some(wrong) = rules.misunderstood().first() {
+                    anyhow::bail!("{}: an example is not understood by its rule: {wrong}", path.display());
+                }
+                Some(rules)
             }
         };
         let rules = own.as_ref().unwrap_or_else(|| Rules::built_in());

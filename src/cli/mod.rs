@@ -19,6 +19,7 @@ mod files;
 mod hash_password;
 mod init;
 mod print;
+mod providers;
 mod send;
 mod serve;
 
@@ -70,6 +71,8 @@ commands! {
     Check(check::Check),
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    #[command(subcommand)]
+    Providers(providers::ProvidersCommand),
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
     #[command(subcommand)]

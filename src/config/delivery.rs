@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, Rate};
+use super::{HumanDuration, Rate, Rates};
 use crate::types::{Domain, Name};
 
 /// A local address that mail is sent from.
@@ -251,4 +251,26 @@ pub struct LimitRule {
     pub message_rate: Option<Rate>,
     /// The most messages in one connection.
     pub messages_per_connection: Option<u32>,
+}
+
+/// A group of hosts that speak for one sender's reputation: a mailbox provider. Each key that is given replaces the built-in one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Provider {
+    /// Names or suffixes of MX hosts (whole labels) that belong to it; the longest that matches wins.
+    pub mx: Vec<String>,
+    /// Recipient domains that belong to it whatever their MX.
+    pub domains: Vec<Domain>,
+    /// The most connections at a time of each source to all of its hosts together.
+    pub connections: Option<u32>,
+    /// The most new connections of each source.
+    pub connection_rate: Option<Rate>,
+    /// The most messages of each source: one rate or several that hold at once, as `["5/s", "2000/h"]`. They are spread evenly over their time.
+    pub message_rate: Rates,
+    /// The most messages in one connection.
+    pub messages_per_connection: Option<u32>,
+    /// The most recipients in one transaction.
+    pub recipients_per_message: Option<u32>,
+    /// TLS towards its hosts, where it is stricter than `[delivery] tls`.
+    pub tls: Option<TlsPolicy>,
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::check;
 use super::problem::{ConfigErrors, KeyPath, Problem, Warning, at};
+use super::providers::{BUILT_IN, BUILT_IN_NAME};
 use super::read::read;
 use super::source::Sources;
 use super::{Config, Pool, PoolSource, Shaping, Source, Tenant};
@@ -43,7 +44,29 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
 
 /// As [`load`], with the environment given.
 pub fn load_with(path: &Path, environment: &Environment) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    load_with_places(path, environment).map(|(config, warnings, _)| (config, warnings))
+}
+
+/// Where the values of a configuration stand.
+pub struct Places(Sources);
+
+impl Places {
+    /// File and line of the value at these keys, as `posthaste.toml:12` or `built-in providers.toml:7`; `None` where no file gives it.
+    pub fn of(&self, keys: &[&str]) -> Option<String> {
+        let path = KeyPath(keys.iter().map(|key| super::problem::Step::from(*key)).collect());
+        let place = self.0.find(&path)?;
+        let found = self.0.problem(place, &path, String::new(), None);
+        Some(format!("{}:{}", found.file.display(), found.line))
+    }
+}
+
+/// As [`load_with`], with the places of the values.
+pub fn load_with_places(
+    path: &Path,
+    environment: &Environment,
+) -> Result<(Config, Vec<Warning>, Places), ConfigErrors> {
     let mut sources = Sources::read(path);
+    sources.underlay("providers", BUILT_IN_NAME, BUILT_IN);
     let reading = read(&mut sources);
     let mut config = reading.config;
     let mut errors = std::mem::take(&mut sources.problems);
@@ -62,7 +85,7 @@ pub fn load_with(path: &Path, environment: &Environment) -> Result<(Config, Vec<
     let order = |a: &Problem, b: &Problem| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column));
     errors.sort_by(order);
     warnings.sort_by(order);
-    if errors.is_empty() { Ok((config, warnings)) } else { Err(ConfigErrors { errors, warnings }) }
+    if errors.is_empty() { Ok((config, warnings, Places(sources))) } else { Err(ConfigErrors { errors, warnings }) }
 }
 
 /// Every path in the configuration; a test compares this list with the types.

@@ -13,6 +13,7 @@ mod hosts;
 mod load;
 mod node;
 mod problem;
+mod providers;
 mod read;
 pub mod reference;
 mod reload;
@@ -23,16 +24,18 @@ mod values;
 
 pub use bounces::{Bounces, SOFT_LIMIT_MAX};
 pub use delivery::{
-    Delivery, DkimAlgorithm, DkimKey, Dns, LimitRule, Pool, PoolSource, Retry, Route, Shaping, Source, TlsPolicy,
+    Delivery, DkimAlgorithm, DkimKey, Dns, LimitRule, Pool, PoolSource, Provider, Retry, Route, Shaping, Source,
+    TlsPolicy,
 };
 pub use hosts::{RouteHost, RouteTarget};
-pub use load::{Environment, load, load_with};
+pub use load::{Environment, Places, load, load_with, load_with_places};
 pub use node::{ApiKey, Check, Durability, Http, Log, LogFormat, Public, Role, Storage, Tls};
 pub use problem::{ConfigErrors, KeyPath, Problem, Step, Warning};
+pub use providers::{OTHER, built_in, is_host_within};
 pub use reload::{InUse, ReloadError, ReloadReport, plan_reload};
 pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
 pub use tenants::{Quota, SmtpUser, Tenant};
-pub use values::{ByteSize, HumanDuration, Rate};
+pub use values::{ByteSize, HumanDuration, Rate, Rates};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -83,6 +86,8 @@ pub struct Config {
     pub shaping: Shaping,
     /// Bounces and complaints.
     pub bounces: Bounces,
+    /// Mailbox providers, by name: whose hosts they are, and what holds towards them. `posthaste providers list` shows the built-in ones.
+    pub providers: BTreeMap<Name, Provider>,
     /// The check before a campaign's start.
     pub check: Check,
     /// The store: space and retention.

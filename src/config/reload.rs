@@ -159,7 +159,10 @@ fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
             })*
         };
     }
-    compare!(smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, check, storage, log);
+    compare!(
+        smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, providers, check, storage,
+        log
+    );
     changed
 }
 

@@ -72,6 +72,33 @@ impl Sources {
         sources
     }
 
+    /// Puts the tables of a built-in file below those of the operator: in each table `[KEY.NAME]` a key that the operator did not give is taken
+    /// from there, with its place. Nothing happens where the operator's value is no table; that is reported when it is read.
+    pub(super) fn underlay(&mut self, key: &str, name: &str, text: &str) {
+        let (document, _) = DeTable::parse_recoverable(text);
+        let mut below = convert_table(document.into_inner(), self.files.len());
+        self.files.push(SourceFile { path: PathBuf::from(name), text: text.to_owned() });
+        let Kind::Table(root) = &mut self.root.kind else { return };
+        let Some((place, below)) = below.remove(key) else { return };
+        let Some((_, present)) = root.get_mut(key) else {
+            root.insert(key.to_owned(), (place, below));
+            return;
+        };
+        let (Kind::Table(present), Kind::Table(below)) = (&mut present.kind, below.kind) else { return };
+        for (name, (place, node)) in below {
+            match present.get_mut(&name) {
+                None => drop(present.insert(name, (place, node))),
+                Some((_, Node { kind: Kind::Table(own), .. })) => {
+                    let Kind::Table(keys) = node.kind else { continue };
+                    for (key, value) in keys {
+                        own.entry(key).or_insert(value);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
     /// Where the value at `path` stands, or the nearest table or array around it that stands anywhere.
     pub(super) fn place_of(&self, path: &KeyPath) -> Place {
         let mut node = &self.root;
@@ -91,6 +118,18 @@ impl Sources {
             place = node.place;
         }
         place
+    }
+
+    /// Where the key at `path` stands; `None` where it stands nowhere.
+    pub(super) fn find(&self, path: &KeyPath) -> Option<Place> {
+        let mut found = (&self.root.place, &self.root);
+        for step in &path.0 {
+            found = match (step, &found.1.kind) {
+                (Step::Key(key), Kind::Table(table)) => table.get(key).map(|(place, node)| (place, node))?,
+                _ => return None,
+            };
+        }
+        Some(*found.0)
     }
 
     /// The folder of the file in which the value at `path` stands: relative paths start there.

@@ -190,6 +190,57 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
+/// The most rates of one limit.
+const RATES_MAX: usize = 4;
+
+/// One rate, or several that hold at once: `"100/s"` or `["5/s", "2000/h"]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rates(Vec<Rate>);
+
+impl std::ops::Deref for Rates {
+    type Target = [Rate];
+
+    fn deref(&self) -> &[Rate] {
+        &self.0
+    }
+}
+
+impl FromIterator<Rate> for Rates {
+    fn from_iter<T: IntoIterator<Item = Rate>>(rates: T) -> Self {
+        Self(rates.into_iter().collect())
+    }
+}
+
+impl Serialize for Rates {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => one.serialize(s),
+            several => s.collect_seq(several),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rates {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            One(String),
+            Several(Vec<String>),
+        }
+        let expected = "a rate as \"100/min\", or an array of them";
+        let texts = match Form::deserialize(d).map_err(|_| serde::de::Error::custom(expected))? {
+            Form::One(text) => vec![text],
+            Form::Several(texts) => texts,
+        };
+        if texts.is_empty() || texts.len() > RATES_MAX {
+            return Err(serde::de::Error::custom(format!("one to {RATES_MAX} rates")));
+        }
+        let rates: Result<Vec<Rate>, String> = texts.iter().map(|text| text.parse()).collect();
+        rates.map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,6 @@
 
 pub mod address;
 pub mod connection;
-pub mod provider;
 pub mod router;
 pub mod sources;
 pub mod tls;

@@ -17,7 +17,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use super::provider::provider_of;
 use super::{EXHAUSTED, Failure, Plan, PlanHost, Resolution};
 use crate::config::{Config, Route, TlsPolicy};
 use crate::event::{Severity, SmtpReply};
@@ -143,14 +142,16 @@ fn mx_plan(config: &Config, domain: &Domain, mut records: Vec<MxRecord>, valid_u
     let port = config.delivery.port;
     let host = |r: MxRecord| PlanHost { name: r.host, preference: r.preference, port, address: None };
     let hosts: Vec<PlanHost> = records.into_iter().map(host).collect();
-    let tls = config.delivery.tls;
+    let provider = config.provider_of(Some(domain), hosts.iter().map(|h| &*h.name));
+    let demand = config.provider(provider).and_then(|p| p.tls).unwrap_or(TlsPolicy::None);
+    let tls = config.delivery.tls.max(demand);
     let mut names: Vec<&str> = hosts.iter().map(|h| &*h.name).collect();
     names.sort_unstable();
     let site = format!("mx:{}:{}", digest(names.iter().copied()), tls_name(tls));
     Resolution::Plan(Arc::new(Plan {
         site: site.into(),
         name: hosts[0].name.clone(),
-        provider: provider_of(hosts.iter().map(|h| &*h.name)).into(),
+        provider: provider.into(),
         hosts,
         tls,
         implicit_tls: false,
@@ -182,7 +183,7 @@ fn make_route_plan(config: &Config, pattern: &str, route: &Route, now: Timestamp
     Ok(Plan {
         site: format!("route:{pattern}:{key}:{}{implicit}", tls_name(route.tls)).into(),
         name: format!("route:{pattern}").into(),
-        provider: provider_of(hosts.iter().map(|h| &*h.name)).into(),
+        provider: config.provider_of(None, hosts.iter().map(|h| &*h.name)).into(),
         hosts,
         tls: route.tls,
         implicit_tls: route.implicit_tls,

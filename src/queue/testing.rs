@@ -79,7 +79,7 @@ pub(crate) fn plan(host: &str, until: Timestamp) -> Arc<Plan> {
     Arc::new(Plan {
         site: format!("mx:{host}").into(),
         name: host.into(),
-        provider: "other".into(),
+        provider: crate::config::Config::default().provider_of(None, [host]).into(),
         hosts: vec![PlanHost { name: host.into(), preference: 10, port: 25, address: None }],
         tls: TlsPolicy::None,
         implicit_tls: false,

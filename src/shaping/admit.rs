@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Bucket, Limits, Pace};
+use super::{Bucket, Limits, Pace, ProviderState, control};
 use crate::config::Rate;
 use crate::types::Timestamp;
 
@@ -42,6 +42,8 @@ pub enum Reason {
     Rate(Limit),
     /// The day's warm-up budget of the source is used up.
     WarmUp,
+    /// The provider asked for a pause, or answered so that one is due.
+    ProviderHeld,
 }
 
 /// Why a campaign is held.
@@ -113,6 +115,16 @@ pub enum Limit {
     MessagesPerConnection,
     /// Messages of a campaign.
     CampaignRate,
+    /// Connections of the source to all sites of a provider.
+    ProviderConnections,
+    /// New connections of the source to all sites of a provider.
+    ProviderConnectionRate,
+    /// Messages of the source to all sites of a provider.
+    ProviderMessageRate,
+    /// The ceiling of connections that was learned of a provider.
+    CeilingConnections,
+    /// The ceiling of the rate of messages that was learned of a provider.
+    CeilingRate,
 }
 
 impl Limit {
@@ -127,7 +139,24 @@ impl Limit {
             Limit::SiteMessageRate => "site message rate",
             Limit::MessagesPerConnection => "messages per connection",
             Limit::CampaignRate => "campaign rate",
+            Limit::ProviderConnections => "provider connections",
+            Limit::ProviderConnectionRate => "provider connection rate",
+            Limit::ProviderMessageRate => "provider message rate",
+            Limit::CeilingConnections => "provider connections (adapted)",
+            Limit::CeilingRate => "provider message rate (adapted)",
         }
+    }
+}
+
+impl Reason {
+    /// Whether it is one of a source towards a provider: all sites of the provider wait in one line for it.
+    pub const fn is_of_path(self) -> bool {
+        matches!(
+            self,
+            Reason::ProviderHeld
+                | Reason::WarmUp
+                | Reason::Rate(Limit::ProviderMessageRate | Limit::ProviderConnectionRate | Limit::CeilingRate)
+        )
     }
 }
 
@@ -149,6 +178,7 @@ impl fmt::Display for Reason {
             Reason::HostDown => f.pad("host down"),
             Reason::Connections(limit) | Reason::Rate(limit) => f.pad(limit.as_str()),
             Reason::WarmUp => f.pad("warm-up"),
+            Reason::ProviderHeld => f.pad("provider held"),
         }
     }
 }
@@ -243,6 +273,8 @@ pub struct PathState<'a> {
     pub source_message_rate: Bucket,
     /// Their limit.
     pub source_message_rate_max: Option<Rate>,
+    /// What holds towards the site's provider; `None` before anything went there.
+    pub provider: Option<ProviderState<'a>>,
 }
 
 /// What was set for a campaign, and how much of its rate is used.
@@ -307,14 +339,15 @@ pub struct Step {
 /// A check: it answers, and where `note` is there it words what it saw.
 type Check = fn(&Question<'_>, Option<&mut Note>) -> Verdict;
 
+/// What a check saw, in words.
 #[derive(Default)]
-struct Note {
+pub(super) struct Note {
     detail: String,
     set_by: Option<String>,
 }
 
 /// The steps, in the order in which they are looked at. The first that says wait decides.
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 23] = [
     ("draining", |q, note| {
         tell(note, || (if q.draining { "ending" } else { "running" }.into(), None));
         wait_if(q.draining, Reason::Draining, Wake::Event)
@@ -415,11 +448,15 @@ const CHECKS: [(&str, Check); 16] = [
             }
         }
     }),
+    ("provider hold", control::check_held),
+    ("warm-up", control::check_warmup),
     (Limit::SourceMessageRate.as_str(), |q, note| {
         let Some((path, rate)) = q.path.and_then(|p| Some((p, p.source_message_rate_max?))) else { return Verdict::Go };
         let set_by = || format!("sources.{}.message_rate", path.source);
         check_rate(q.now, Limit::SourceMessageRate, path.source_message_rate, rate, set_by, note)
     }),
+    (Limit::ProviderMessageRate.as_str(), control::check_rates),
+    (Limit::CeilingRate.as_str(), control::check_ceiling_rate),
     (Limit::SiteMessageRate.as_str(), |q, note| {
         let Some((path, limit)) = q.path.and_then(|p| Some((p, p.limits.message_rate.as_ref()?))) else {
             return Verdict::Go;
@@ -427,6 +464,8 @@ const CHECKS: [(&str, Check); 16] = [
         let set_by = || limit.set_by.to_string();
         check_rate(q.now, Limit::SiteMessageRate, path.site_message_rate, limit.rate, set_by, note)
     }),
+    (Limit::ProviderConnections.as_str(), control::check_provider_connections),
+    (Limit::CeilingConnections.as_str(), control::check_ceiling_connections),
     (Limit::SiteConnections.as_str(), |q, note| {
         let Some((path, limit)) = q.path.and_then(|p| Some((p, p.limits.connections.as_ref()?))) else {
             return Verdict::Go;
@@ -443,6 +482,7 @@ const CHECKS: [(&str, Check); 16] = [
         tell(note, || of(q.node_connections, q.node_connections_max, Some("delivery.max_connections".into())));
         check_connections(q.ask, q.node_connections, q.node_connections_max, Limit::NodeConnections)
     }),
+    (Limit::ProviderConnectionRate.as_str(), control::check_provider_connection_rate),
 ];
 
 /// The last step, apart because only it costs a token when a connection is opened.
@@ -457,13 +497,13 @@ fn check_connection_rate(q: &Question<'_>, note: Option<&mut Note>) -> Verdict {
     check_rate(q.now, Limit::SiteConnectionRate, path.site_connection_rate, limit.rate, set_by, note)
 }
 
-fn tell(note: Option<&mut Note>, words: impl FnOnce() -> (String, Option<String>)) {
+pub(super) fn tell(note: Option<&mut Note>, words: impl FnOnce() -> (String, Option<String>)) {
     if let Some(note) = note {
         (note.detail, note.set_by) = words();
     }
 }
 
-fn of(used: u32, max: u32, set_by: Option<String>) -> (String, Option<String>) {
+pub(super) fn of(used: u32, max: u32, set_by: Option<String>) -> (String, Option<String>) {
     (format!("{used} of {max}"), set_by)
 }
 
@@ -471,11 +511,11 @@ fn wait_if(wait: bool, reason: Reason, wake: Wake) -> Verdict {
     if wait { Verdict::Wait { reason, wake } } else { Verdict::Go }
 }
 
-fn check_connections(ask: Ask, used: u32, max: u32, limit: Limit) -> Verdict {
+pub(super) fn check_connections(ask: Ask, used: u32, max: u32, limit: Limit) -> Verdict {
     wait_if(ask == Ask::Open && used >= max, Reason::Connections(limit), Wake::Release(limit))
 }
 
-fn check_rate(
+pub(super) fn check_rate(
     now: Timestamp,
     limit: Limit,
     bucket: Bucket,

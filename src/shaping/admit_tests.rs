@@ -12,6 +12,7 @@ fn limits() -> Limits {
         connection_rate: Some(RateLimit { rate: rate(6, 60), set_by: "shaping.default.connection_rate".into() }),
         message_rate: Some(RateLimit { rate: rate(1, 1), set_by: "shaping.default.message_rate".into() }),
         messages_per_connection: None,
+        recipients_per_message: None,
     }
 }
 
@@ -42,6 +43,7 @@ fn question(limits: &Limits, ask: Ask) -> Question<'_> {
             source_connections_max: Some(5),
             source_message_rate: Bucket::default(),
             source_message_rate_max: None,
+            provider: None,
         }),
     }
 }

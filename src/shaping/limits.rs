@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, LimitRule, Rate};
+use crate::config::{Config, LimitRule, Rate, is_host_within};
 use crate::types::Domain;
 
 /// A limit of a number.
@@ -34,13 +34,24 @@ pub struct Limits {
     pub message_rate: Option<RateLimit>,
     /// Messages in one connection.
     pub messages_per_connection: Option<Count>,
+    /// Recipients in one transaction.
+    pub recipients_per_message: Option<Count>,
 }
 
 /// The limits for mail to `domain` at a site whose first host is `first_host`, by `route` if there is one.
 ///
 /// A route has limits of its own. Else each key is taken from the most exact rule that has it: the domain's, then the site
 /// rule with the longest suffix of the first host's name, then the default.
-pub fn limits_for(config: &Config, route: Option<&str>, first_host: &str, domain: &Domain) -> Limits {
+///
+/// Where the site belongs to a `provider`, the limits of its connections and rates that no rule of the site or the domain sets are
+/// those of the provider, for all of its sites together (see [`provider_limits`](super::provider_limits)), and not found here.
+pub fn limits_for(
+    config: &Config,
+    route: Option<&str>,
+    provider: Option<&str>,
+    first_host: &str,
+    domain: &Domain,
+) -> Limits {
     if let Some((pattern, route)) = route.and_then(|pattern| Some((pattern, config.routes.get(pattern)?))) {
         let set_by = |key: &str| Arc::from(format!("routes.\"{pattern}\".{key}"));
         return Limits {
@@ -49,6 +60,7 @@ pub fn limits_for(config: &Config, route: Option<&str>, first_host: &str, domain
             message_rate: route.message_rate.map(|rate| RateLimit { rate, set_by: set_by("message_rate") }),
             messages_per_connection: (route.messages_per_connection > 0)
                 .then(|| Count { max: route.messages_per_connection, set_by: set_by("messages_per_connection") }),
+            recipients_per_message: None,
         };
     }
     let shaping = &config.shaping;
@@ -61,7 +73,14 @@ pub fn limits_for(config: &Config, route: Option<&str>, first_host: &str, domain
     if let Some((suffix, rule)) = site {
         rules.push((format!("shaping.sites.\"{suffix}\""), rule));
     }
-    rules.push(("shaping.default".into(), &shaping.default));
+    let own = provider.and_then(|name| Some((name, config.provider(name)?)));
+    let of_provider = own.map(|(name, own)| {
+        let rule = LimitRule { messages_per_connection: own.messages_per_connection, ..LimitRule::default() };
+        (format!("providers.{name}"), rule)
+    });
+    rules.extend(of_provider.iter().map(|(place, rule)| (place.clone(), rule)));
+    let rest = LimitRule { messages_per_connection: shaping.default.messages_per_connection, ..LimitRule::default() };
+    rules.push(("shaping.default".into(), if own.is_some() { &rest } else { &shaping.default }));
     let count = |key: &str, get: fn(&LimitRule) -> Option<u32>| {
         let (place, max) = rules.iter().find_map(|(place, rule)| Some((place, get(rule)?)))?;
         (max > 0).then(|| Count { max, set_by: format!("{place}.{key}").into() })
@@ -75,13 +94,11 @@ pub fn limits_for(config: &Config, route: Option<&str>, first_host: &str, domain
         connection_rate: rate("connection_rate", |r| r.connection_rate),
         message_rate: rate("message_rate", |r| r.message_rate),
         messages_per_connection: count("messages_per_connection", |r| r.messages_per_connection),
+        recipients_per_message: own.and_then(|(name, own)| {
+            let set_by = format!("providers.{name}.recipients_per_message").into();
+            Some(Count { max: own.recipients_per_message?, set_by })
+        }),
     }
-}
-
-/// `google.com` covers itself and `aspmx.l.google.com`, not `notgoogle.com`.
-fn is_host_within(host: &str, suffix: &str) -> bool {
-    let suffix = suffix.trim_start_matches('.');
-    host.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 #[cfg(test)]
@@ -104,7 +121,7 @@ mod tests {
 
     fn check(domain: &str, host: &str, connections: (u32, &str), messages: (u32, &str)) {
         let domain = Domain::parse(domain).expect("valid");
-        let limits = limits_for(&config(), None, host, &domain);
+        let limits = limits_for(&config(), None, None, host, &domain);
         let got = |c: Option<Count>| c.map(|c| (c.max, c.set_by.to_string()));
         assert_eq!(got(limits.connections), Some((connections.0, connections.1.to_string())));
         assert_eq!(got(limits.messages_per_connection), Some((messages.0, messages.1.to_string())));

@@ -10,6 +10,7 @@
 
 mod admit;
 mod bucket;
+mod control;
 mod limits;
 mod pace;
 mod share;
@@ -19,6 +20,7 @@ pub use admit::{
     Window, admit, explain,
 };
 pub use bucket::Bucket;
+pub use control::{Budget, Control, ProviderLimits, ProviderState, provider_limits};
 pub use limits::{Count, Limits, RateLimit, limits_for};
 pub use pace::Pace;
 pub use share::Share;

@@ -6,6 +6,7 @@ use regex::bytes::{RegexSet, RegexSetBuilder};
 use serde::Deserialize;
 
 use super::{Category, FILTERED, Fault, Phase, Reply, Scope, UNKNOWN, Verdict};
+use crate::bounce::read::codes;
 use crate::event::Severity;
 
 /// The rules that come with the program.
@@ -126,6 +127,28 @@ impl Rules {
         }
         let set = RegexSetBuilder::new(patterns).unicode(false).size_limit(MACHINE_MAX).build()?;
         Ok(Self { rules, set, owners })
+    }
+
+    /// The examples that another rule understands, or none: told as `rule: got: example`.
+    pub fn misunderstood(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for rule in &self.rules {
+            for example in &rule.examples {
+                let enhanced = codes::enhanced_in(example);
+                let reply = Reply {
+                    code: codes::smtp_code_in(example).unwrap_or(0),
+                    enhanced: enhanced.as_deref(),
+                    text: example,
+                    provider: rule.providers.first().map(String::as_str),
+                    phase: Some(Phase::Rcpt),
+                };
+                let found = self.rule(&reply);
+                if found != Some(rule.name.as_str()) {
+                    wrong.push(format!("{}: got {}: {example}", rule.name, found.unwrap_or("nothing")));
+                }
+            }
+        }
+        wrong
     }
 
     /// What a reply means.

@@ -9,7 +9,7 @@
 //! 6. what each recipient's reply means, the rules say (`crate::bounce::classify`).
 
 mod auto;
-pub(super) mod codes;
+pub(in crate::bounce) mod codes;
 mod mail;
 mod status;
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn reports(mail: &Mail) -> Vec<Found> {
             phase: codes::phase_in(&mail.text).filter(|_| blocks.len() <= 2),
             context: mentioned(mail, &recipient),
             smtp_code: diagnostic.as_deref().and_then(codes::smtp_code_in),
-            action: get(block, "action").map(|action| word(action)),
+            action: get(block, "action").map(word),
             reported_by: by.or_else(|| reported_by.clone()),
             recipient,
             status,

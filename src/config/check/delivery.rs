@@ -1,5 +1,6 @@
 //! The outgoing side: sources, pools, routes, retries and limits.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Check, KeyPath, at};
@@ -167,6 +168,62 @@ impl Check<'_> {
         }
         for (domain, rule) in &shaping.domains {
             self.limit_rule(&at!["shaping", "domains", domain.as_str()], rule);
+        }
+    }
+
+    pub(super) fn providers(&mut self) {
+        let config = self.config;
+        let built_in = crate::config::built_in();
+        let mut suffixes: BTreeMap<String, &str> = BTreeMap::new();
+        let mut domains: BTreeMap<&Domain, &str> = BTreeMap::new();
+        for (name, provider) in &config.providers {
+            let at = at!["providers", name.as_str()];
+            if name.as_str() == crate::config::OTHER {
+                self.error(at.clone(), "this name is kept for what belongs to no provider", "");
+            }
+            if provider.mx.is_empty() && provider.domains.is_empty() {
+                let near = crate::types::nearest(name.as_str(), built_in.keys().map(|known| known.as_str()));
+                let hint = near.map_or_else(
+                    || "name its MX hosts, as mx = [\"example.com\"], or its domains".into(),
+                    |near| format!("did you mean providers.{near}? A new one needs mx or domains"),
+                );
+                self.error(at.clone(), "an unknown provider without mx and domains: nothing belongs to it", &hint);
+            }
+            for (i, suffix) in provider.mx.iter().enumerate() {
+                let at = at.join("mx").join(i);
+                if let Err(e) = Domain::parse(suffix) {
+                    self.error(
+                        at.clone(),
+                        format!("{suffix:?}: {e}"),
+                        "the name or suffix of MX hosts, as \"google.com\"",
+                    );
+                }
+                let key = suffix.trim_start_matches('.').to_ascii_lowercase();
+                if key != *suffix {
+                    self.error(
+                        at.clone(),
+                        format!("{suffix:?} matches nothing"),
+                        &format!("as {key:?}: lowercase, without a leading dot"),
+                    );
+                }
+                if let Some(other) = suffixes.insert(key, name.as_str()) {
+                    self.error(at, format!("{suffix:?} belongs to providers.{other} too"), "keep one of them");
+                }
+            }
+            for (i, domain) in provider.domains.iter().enumerate() {
+                if let Some(other) = domains.insert(domain, name.as_str()) {
+                    let at = at.join("domains").join(i);
+                    self.error(at, format!("{domain} belongs to providers.{other} too"), "keep one of them");
+                }
+            }
+            let counts = [
+                ("connections", provider.connections),
+                ("messages_per_connection", provider.messages_per_connection),
+                ("recipients_per_message", provider.recipients_per_message),
+            ];
+            for (key, _) in counts.into_iter().filter(|(_, count)| *count == Some(0)) {
+                self.error(at.join(key), "0 would hold mail for ever", "suspend the queue instead");
+            }
         }
     }
 

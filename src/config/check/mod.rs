@@ -49,6 +49,7 @@ pub(super) fn check(
     check.routes();
     check.retry();
     check.shaping();
+    check.providers();
     check.limits();
     check.tls_files();
     check.dkim();

@@ -480,3 +480,27 @@ fn every_path_of_the_types_is_resolved() {
     want.sort();
     assert_eq!(got, want);
 }
+
+#[test]
+fn providers_that_overlap_or_match_nothing_are_errors() {
+    let text = format!(
+        "{BASE}[providers.gogle]\nconnections = 3\n[providers.mine]\nmx = ['google.com', 'X.example']\nconnections = 0\n\
+         [providers.yahoo]\nmessage_rate = ['5/s', '0/h']\n[providers.apple]\ntls = 3\n"
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("posthaste.toml");
+    std::fs::write(&file, text).expect("written");
+    let errors = load_with(&file, &Environment::default()).expect_err("wrong").errors;
+    let at = |key: &str, word: &str| {
+        assert!(
+            errors.iter().any(|e| e.key == key && e.line > 0 && e.message.contains(word)),
+            "{key}: {word}: {errors:#?}"
+        );
+    };
+    at("providers.gogle", "unknown provider");
+    at("providers.mine.mx[0]", "belongs to providers.google too");
+    at("providers.mine.mx[1]", "matches nothing");
+    at("providers.mine.connections", "for ever");
+    at("providers.yahoo.message_rate", "rate of 0");
+    at("providers.apple.tls", "expected a string");
+}

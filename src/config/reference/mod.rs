@@ -92,6 +92,16 @@ rspamd = "http://127.0.0.1:11333"
 spamassassin = "127.0.0.1:783"
 spam_threshold = 5.0
 
+[providers."regional"]
+mx = ["mail.example.org"]
+domains = ["example.org"]
+connections = 10
+connection_rate = "60/min"
+message_rate = ["5/s", "5000/h"]
+messages_per_connection = 50
+recipients_per_message = 50
+tls = "required"
+
 [shaping.sites."google.com"]
 connections = 20
 connection_rate = "60/min"

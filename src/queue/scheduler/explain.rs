@@ -212,7 +212,7 @@ impl Scheduler {
 }
 
 fn of_path(name: &str) -> bool {
-    name.starts_with("site ") || name.starts_with("source") || name == "host"
+    ["site ", "source", "provider", "warm-up"].iter().any(|start| name.starts_with(start)) || name == "host"
 }
 
 fn time_of(wake: Wake) -> Option<Timestamp> {
@@ -242,5 +242,6 @@ fn short(reason: Reason) -> &'static str {
         Reason::HostDown => "host down",
         Reason::Connections(limit) | Reason::Rate(limit) => limit.as_str(),
         Reason::WarmUp => "warm-up",
+        Reason::ProviderHeld => "provider held",
     }
 }

@@ -124,7 +124,10 @@ impl Scheduler {
 
     /// Whether a connection without work takes a place that another site waits for.
     fn is_wanted_elsewhere(&self, site: SiteId, source: usize) -> bool {
-        let waited_for = !self.node_line.is_empty() || self.sources.get(source).is_some_and(|s| !s.line.is_empty());
+        let shared = self.site(site).and_then(|s| s.paths.iter().find(|p| p.source == source)?.shared);
+        let waited_for = !self.node_line.is_empty()
+            || self.sources.get(source).is_some_and(|s| !s.line.is_empty())
+            || shared.and_then(|id| self.path(id)).is_some_and(|p| p.has_connection_line());
         waited_for && self.site(site).is_none_or(|s| s.pools.iter().all(|p| p.work() == 0))
     }
 
@@ -141,6 +144,8 @@ impl Scheduler {
         if let (Some(rate), Some(path)) = (rate, self.path_mut(site, source)) {
             path.message_rate.take(rate, now);
         }
+        let shared = self.path_mut(site, source).and_then(|p| p.shared);
+        shared.and_then(|id| self.provider_path_mut(id)).into_iter().for_each(|path| path.count_message(now));
         if let Some(site) = self.site_mut(site) {
             site.last_take = now;
         }
@@ -384,7 +389,8 @@ impl Scheduler {
         message: &StoredMessage,
         recipients: &mut Vec<(QueueId, QueueEntry)>,
     ) {
-        let most = self.config.delivery.max_recipients.max(1) as usize;
+        let of_site = self.site(site).and_then(|s| s.limits.recipients_per_message.as_ref().map(|c| c.max));
+        let most = self.config.delivery.max_recipients.min(of_site.unwrap_or(u32::MAX)).max(1) as usize;
         let all = &message.envelope.recipients;
         let mut last_domain = None;
         let mut last_queue = None;

@@ -19,6 +19,7 @@ mod disposal;
 mod explain;
 mod holds;
 mod jobs;
+mod paths;
 mod pump;
 mod queue;
 mod routing;
@@ -180,6 +181,12 @@ pub struct Scheduler {
     sites_free: Vec<SiteId>,
     site_ids: AHashMap<Arc<str>, SiteId>,
     dirty_sites: VecDeque<SiteId>,
+    // Sources towards providers.
+    paths: Vec<Option<Box<paths::ProviderPath>>>,
+    paths_free: Vec<paths::PathId>,
+    path_ids: AHashMap<(usize, Arc<str>), paths::PathId>,
+    /// Paths whose connections fell below their limit, perhaps.
+    released_paths: Vec<paths::PathId>,
     // Sources, pools and connections.
     sources: Vec<SourceState>,
     pools: AHashMap<Name, Rc<PoolDef>>,
@@ -240,6 +247,10 @@ impl Scheduler {
             sites_free: Vec::new(),
             site_ids: AHashMap::new(),
             dirty_sites: VecDeque::new(),
+            paths: Vec::new(),
+            paths_free: Vec::new(),
+            path_ids: AHashMap::new(),
+            released_paths: Vec::new(),
             sources: Vec::new(),
             pools: AHashMap::new(),
             conns: AHashMap::new(),
@@ -292,6 +303,7 @@ impl Scheduler {
                 TimerKey::Queue(id, at) => self.on_queue_timer(id, at),
                 TimerKey::Expiry(id, at) => self.on_expiry_timer(id, at),
                 TimerKey::Site(id, at) => self.on_site_timer(id, at),
+                TimerKey::Path(id, at) => self.on_path_timer(id, at),
                 TimerKey::Domain(domain, at) => self.on_domain_timer(&domain, at),
                 TimerKey::Suspension(id) => self.on_suspension_end(id),
                 TimerKey::Sweep(id) => self.resume_sweep(id),
@@ -455,6 +467,9 @@ impl Scheduler {
         }
         if !self.load_line.is_empty() && self.loads.is_empty() {
             return self.load_line.pop_front();
+        }
+        if let Some(site) = self.released_by_path() {
+            return Some(site);
         }
         while let Some(at) = self.released_sources.last().copied() {
             let source = self.sources.get_mut(at)?;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::disposal::{FailContext, How};
+use super::paths::ProviderPath;
 use super::queue::Status;
 use super::routing::FAIL_QUOTA;
 use super::sites::{Conn, LANES, SiteFailing, SiteId};
@@ -17,7 +18,7 @@ use crate::delivery::router::STAGE as RESOLVING;
 use crate::delivery::{ConnectionId, Failure, NOT_TRIED, OpenRequest, Peer};
 use crate::effects;
 use crate::event::Severity;
-use crate::shaping::{Ask, Bucket, Host, Limit, PathState, Question, Route, Verdict, Wake, Window, admit};
+use crate::shaping::{Ask, Bucket, Host, Limit, PathState, Question, Reason, Route, Verdict, Wake, Window, admit};
 use crate::types::{QueueId, Timestamp};
 
 /// Entries that one connection is expected to take soon.
@@ -61,7 +62,9 @@ impl Scheduler {
         let state = self.sources.get(source).filter(|s| !s.retired)?;
         let site = self.site(site)?;
         let path = site.paths.iter().find(|p| p.source == source);
+        let shared = path.map_or_else(|| self.path_id(source, &site.group), |p| p.shared);
         Some(PathState {
+            provider: shared.and_then(|id| self.path(id)).map(ProviderPath::state),
             source: state.source.name.as_str(),
             limits: &site.limits,
             source_held: self.source_hold(source),
@@ -179,24 +182,32 @@ impl Scheduler {
     pub(super) fn wait_for(&mut self, site: SiteId, source: usize, verdict: Verdict) {
         let Verdict::Wait { reason, wake } = verdict else { return };
         match wake {
+            Wake::At(at) if reason == Reason::Rate(Limit::ProviderConnectionRate) => {
+                self.park_for_connection(site, source, Some(at));
+            }
+            // In the path's line, however many sites wait: one timer wakes as many as may go.
+            Wake::At(at) if reason.is_of_path() => self.park_until(site, source, at),
+            Wake::Release(Limit::ProviderConnections | Limit::CeilingConnections) => {
+                self.park_for_connection(site, source, None);
+            }
             Wake::At(at) => self.set_site_timer(site, at),
             Wake::Release(Limit::NodeConnections) => {
                 if let Some(s) = self.site_mut(site).filter(|s| !s.in_node_line) {
                     s.in_node_line = true;
                     self.node_line.push_back(site);
-                    self.close_one_idle(None);
+                    self.close_one_idle(|_| true);
                 }
             }
             Wake::Release(Limit::SourceConnections) => {
                 if self.path_mut(site, source).is_some_and(|p| !std::mem::replace(&mut p.in_source_line, true)) {
                     self.sources[source].line.push_back(site);
-                    self.close_one_idle(Some(source));
+                    self.close_one_idle(|conn| conn.source == source);
                 }
             }
             // Its own connections wake it when they end.
             Wake::Release(_) => {}
             Wake::Event => {
-                if reason == crate::shaping::Reason::Unsettled {
+                if reason == Reason::Unsettled {
                     self.wait_for_settles(site);
                 }
             }
@@ -220,6 +231,8 @@ impl Scheduler {
         if let Some(rate) = rate {
             path.connection_rate.take(rate, now);
         }
+        let shared = path.shared;
+        shared.and_then(|id| self.provider_path_mut(id)).into_iter().for_each(|path| path.count_open(now));
         let Some(s) = self.site_mut(site) else { return };
         s.connections += 1;
         let (plan, pool) = (s.plan.clone(), s.pools[pool].name.clone());
@@ -313,6 +326,7 @@ impl Scheduler {
             self.metrics.connections_failed.with_label_values(&[&c.provider]).inc();
             self.on_failed_open(&c, failure);
         }
+        self.count_closed(c.site, c.source);
         if self.sources.get(c.source).is_some_and(|s| !s.line.is_empty()) {
             self.released_sources.push(c.source);
         }

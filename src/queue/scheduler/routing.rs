@@ -58,7 +58,10 @@ pub(super) fn leads_elsewhere(old: &Config, new: &Config) -> bool {
     let delivery = |c: &Config| (c.delivery.tls, c.delivery.port);
     // A domain with limits of its own is a site of its own.
     let own_sites = |c: &Config| c.shaping.domains.keys().cloned().collect::<Vec<_>>();
-    old.routes != new.routes || delivery(old) != delivery(new) || own_sites(old) != own_sites(new)
+    old.routes != new.routes
+        || old.providers != new.providers
+        || delivery(old) != delivery(new)
+        || own_sites(old) != own_sites(new)
 }
 
 impl Scheduler {

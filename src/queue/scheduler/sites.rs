@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::disposal::FailContext;
 use super::holds::Hold;
+use super::paths::{PathId, group_of, is_grouped};
 use super::queue::Status;
 use super::timers::TimerKey;
 use super::{Action, Scheduler};
@@ -38,6 +39,8 @@ pub(super) struct Site {
     pub plan: Arc<Plan>,
     /// The domain whose shaping rule made it a site of its own.
     pub domain: Domain,
+    /// Whose limits it shares: the name of its provider, or its own key.
+    pub group: Arc<str>,
     pub limits: Rc<Limits>,
     pub pools: Vec<SitePool>,
     pub paths: Vec<Path>,
@@ -96,6 +99,10 @@ pub(super) struct Path {
     pub failures: u32,
     pub down_until: Timestamp,
     pub in_source_line: bool,
+    /// The path of the source towards the site's group.
+    pub shared: Option<PathId>,
+    pub in_connection_line: bool,
+    pub in_time_line: bool,
 }
 
 /// A connection.
@@ -194,6 +201,7 @@ impl Scheduler {
 
     /// Works out the limits of all sites anew, after a reload.
     pub(super) fn apply_limits(&mut self) {
+        self.apply_provider_limits();
         for id in 0..self.sites.len() {
             let Some(site) = self.sites[id].as_deref_mut() else { continue };
             let limits = site_limits(&self.config, &site.domain, &site.plan);
@@ -230,6 +238,7 @@ impl Scheduler {
             key: key.clone(),
             plan: plan.clone(),
             domain: domain.clone(),
+            group: group_of(plan, &key),
             limits: Rc::new(site_limits(&self.config, domain, plan)),
             pools: Vec::new(),
             paths: Vec::new(),
@@ -282,6 +291,7 @@ impl Scheduler {
         {
             // Lines and timers may still name it: they find nothing, or a new site, which they only wake.
             self.site_ids.remove(&site.key);
+            site.paths.iter().filter_map(|p| p.shared).for_each(|shared| self.release_path(shared));
             self.sites_free.push(id);
         }
     }
@@ -371,10 +381,11 @@ impl Scheduler {
 
     /// The path of a source at a site; made when it is new.
     pub(super) fn path_mut(&mut self, id: SiteId, source: usize) -> Option<&mut Path> {
-        let site = self.sites.get_mut(id)?.as_deref_mut()?;
-        let at = match site.paths.iter().position(|p| p.source == source) {
+        let at = match self.site(id)?.paths.iter().position(|p| p.source == source) {
             Some(at) => at,
             None => {
+                let shared = self.shared_path(id, source);
+                let site = self.site_mut(id)?;
                 site.paths.push(Path {
                     source,
                     open: 0,
@@ -385,11 +396,14 @@ impl Scheduler {
                     failures: 0,
                     down_until: Timestamp::ZERO,
                     in_source_line: false,
+                    shared,
+                    in_connection_line: false,
+                    in_time_line: false,
                 });
                 site.paths.len() - 1
             }
         };
-        site.paths.get_mut(at)
+        self.site_mut(id)?.paths.get_mut(at)
     }
 
     /// Whether all that could send for a site is down or held for longer than `for_long`.
@@ -408,11 +422,28 @@ impl Scheduler {
 
     /// Idle connections are told to close: they ask, and hear it.
     pub(super) fn close_idle_connections(&mut self) {
-        while self.close_one_idle(None) {}
+        while self.close_one_idle(|_| true) {}
     }
 
-    /// Closes the connection that is idle for longest (of one source, if it is given): somebody else needs its place.
-    pub(super) fn close_one_idle(&mut self, source: Option<usize>) -> bool {
+    /// Closes the idle connection to a path's group that is idle for longest.
+    pub(super) fn close_one_idle_of_path(&mut self, path: Option<PathId>) {
+        let Some((source, group)) = path.and_then(|id| self.path(id)).map(|p| (p.source, p.group.clone())) else {
+            return;
+        };
+        let sites: ahash::AHashSet<SiteId> = self
+            .idle_line
+            .iter()
+            .filter_map(|id| self.conns.get(id))
+            .map(|conn| conn.site)
+            .filter(|site| self.site(*site).is_some_and(|s| s.group == group))
+            .collect();
+        if !sites.is_empty() {
+            self.close_one_idle(|conn| conn.source == source && sites.contains(&conn.site));
+        }
+    }
+
+    /// Closes the connection that is idle for longest, of those that `wanted` takes: somebody else needs its place.
+    pub(super) fn close_one_idle(&mut self, wanted: impl Fn(&Conn) -> bool) -> bool {
         for _ in 0..self.idle_line.len() {
             let Some(id) = self.idle_line.pop_front() else { return false };
             self.totals.steps += 1;
@@ -425,7 +456,7 @@ impl Scheduler {
             let has_work =
                 self.sites.get(site).and_then(|s| s.as_deref()).is_some_and(|s| s.pools.iter().any(|p| p.work() > 0));
             let kept = !self.draining && has_work && recent;
-            if kept || source.is_some_and(|s| s != conn.source) {
+            if kept || !wanted(conn) {
                 self.idle_line.push_back(id);
                 continue;
             }
@@ -444,7 +475,8 @@ impl Scheduler {
 
 fn site_limits(config: &Config, domain: &Domain, plan: &Plan) -> Limits {
     let host = plan.hosts.first().map_or("", |h| &*h.name);
-    limits_for(config, plan.route.as_deref(), host, domain)
+    let provider = is_grouped(plan).then_some(&*plan.provider);
+    limits_for(config, plan.route.as_deref(), provider, host, domain)
 }
 
 fn share_of(pool: Option<&Rc<PoolDef>>) -> Share {

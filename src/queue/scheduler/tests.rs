@@ -5,6 +5,7 @@ mod campaigns;
 mod endings;
 mod limits;
 mod memory;
+mod providers;
 mod whole;
 
 use std::time::Duration;

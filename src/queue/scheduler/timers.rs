@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::SiteId;
+use super::paths::PathId;
 use crate::types::{Domain, QueueId, Timestamp};
 
 /// Whose timer, and the time that it was set to.
@@ -15,6 +16,7 @@ pub(super) enum TimerKey {
     Queue(QueueId, Timestamp),
     Expiry(QueueId, Timestamp),
     Site(SiteId, Timestamp),
+    Path(PathId, Timestamp),
     Domain(Domain, Timestamp),
     Suspension(u64),
     Sweep(u64),
