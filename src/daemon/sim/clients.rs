@@ -28,9 +28,10 @@ pub(super) fn body_of(tag: &str) -> String {
     format!(".{tag}\r\n..\r\n{}.end\r\n", "A line of some length, so that there is something.\r\n".repeat(times))
 }
 
-/// The tag in a message.
+/// The tag in the header of a message; a notification has it only within.
 pub(super) fn tag_of(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
+    let (text, _) = text.split_once("\r\n\r\n")?;
     let (_, rest) = text.split_once("\r\nX-Tag: ")?;
     Some(rest.split("\r\n").next()?.to_owned())
 }
@@ -64,7 +65,7 @@ impl Client {
                 "From: <app@{from}.example>\r\nSubject: simulated\r\n{marketing}X-Tag: {tag}\r\n\r\n{}",
                 body_of(tag)
             );
-            let sent = Sent { at: self.log.now(), recipients: mail.recipients.clone(), acknowledged: None };
+            let sent = Sent { recipients: mail.recipients.clone(), acknowledged: None };
             self.log.sent.borrow_mut().insert(mail.tag.clone(), sent);
             let mut commands = vec![format!("MAIL FROM:<app@{from}.example>\r\n")];
             commands.extend(mail.recipients.iter().map(|to| format!("RCPT TO:<{to}>\r\n")));

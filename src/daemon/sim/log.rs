@@ -13,7 +13,6 @@ pub(super) type Ms = u64;
 /// What a client knows of one message.
 #[derive(Debug)]
 pub(super) struct Sent {
-    pub at: Ms,
     pub recipients: Vec<String>,
     /// The id of the 250, with its time; `None` where it never came.
     pub acknowledged: Option<(MessageId, Ms)>,
@@ -22,7 +21,6 @@ pub(super) struct Sent {
 /// A message that a peer took for a recipient.
 #[derive(Debug)]
 pub(super) struct Taken {
-    pub at: Ms,
     pub tag: String,
     pub recipient: String,
     /// Whether the peer got rid of its 250.

@@ -192,6 +192,11 @@ impl Receiver {
             let verb = upper.split([' ', ':']).next().unwrap_or("");
             match verb {
                 "EHLO" => self.ehlo().await?,
+                "HELO" => {
+                    self.reset();
+                    self.chunking = false;
+                    self.say("250 mx").await?;
+                }
                 "MAIL" => self.mail().await?,
                 "RCPT" => self.rcpt(&line).await?,
                 "DATA" => self.data().await?,
@@ -307,9 +312,8 @@ impl Receiver {
         }
         self.log.tell(|| format!("host {} takes {tag} for {recipients:?}", self.host));
         let first = self.log.taken.borrow().len();
-        let at = self.log.now();
         for recipient in recipients {
-            let taken = Taken { at, tag: tag.clone(), recipient, replied: false };
+            let taken = Taken { tag: tag.clone(), recipient, replied: false };
             self.log.taken.borrow_mut().push(taken);
         }
         let last = self.log.taken.borrow().len();
