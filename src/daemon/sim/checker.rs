@@ -26,7 +26,7 @@ const RECIPIENTS: u64 = 4;
 /// Jobs that a connection holds beside its flight: two that are made ready and one that is sent.
 const HELD: u64 = 3;
 /// How long mail for the host in order may take when no process died meanwhile.
-const SOON_MS: Ms = 900_000;
+const SOON_MS: Ms = 3_600_000;
 /// Fairness: how far one of three tenants with equal backlogs may be ahead of another.
 pub(super) const FAIR_MAX: usize = 8;
 

@@ -62,9 +62,9 @@ fn equal_tenants_get_equal_shares() {
 /// All that happened is the same again, to the millisecond.
 #[test]
 fn a_seed_repeats_its_run() {
-    for seed in [1, 2, 3] {
+    for seed in 0..10 {
         let stories = [0, 1].map(|_| run(&trouble(seed)).log.story.take());
-        assert!(stories[0].len() > 300, "something happened: {}", stories[0].len());
+        assert!(stories[0].len() > 100, "something happened: {}", stories[0].len());
         if let Some(at) = (0..stories[0].len()).find(|i| stories[0].get(*i) != stories[1].get(*i)) {
             panic!("seed {seed} differs at {at}: {:?} and {:?}", stories[0].get(at), stories[1].get(at));
         }

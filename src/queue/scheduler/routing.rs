@@ -183,6 +183,7 @@ impl Scheduler {
                 wanted.push(domain.clone());
             }
         }
+        wanted.sort_unstable();
         wanted.iter().for_each(|domain| self.ask_domain(domain));
     }
 

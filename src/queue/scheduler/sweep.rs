@@ -163,8 +163,8 @@ impl Scheduler {
     /// Marks that were there at the start are carried out to their end.
     pub(super) fn begin_marks(&mut self) {
         for mark in self.marks.clone() {
-            let concerned = self.queues.values().filter(|q| mark.concerns(&q.key)).map(|q| q.id).collect();
-            self.start_sweep(SweepKind::Mark(mark), concerned);
+            let concerned = self.ids_where(|key| mark.concerns(key));
+            self.start_sweep(SweepKind::Mark(mark), concerned.into());
         }
     }
 
