@@ -65,6 +65,15 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What is done to the process itself, for those who look into a failure.
+    pub(super) fn told(&self) -> String {
+        let mild = |op: &Op| matches!(op, Op::HandIn(_) | Op::Mood(..) | Op::Names(_));
+        let ops = self.ops.iter().filter(|(_, op)| !mild(op)).map(|(at, op)| format!("{at}: {op:?}"));
+        ops.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A configuration with two sources, and limits that are reached.
 fn config(dice: &mut Seeded) -> Config {
     let pick = |dice: &mut Seeded, from: &[u32]| from[dice.below(from.len() as u64) as usize];

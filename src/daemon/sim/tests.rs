@@ -28,6 +28,9 @@ fn check_all(test: &str, make: fn(u64) -> Plan, more: fn(&Plan, &super::world::O
         let outcome = run(&plan);
         let mut wrong = check(&plan, &outcome);
         wrong.extend(more(&plan, &outcome));
+        if !wrong.is_empty() {
+            wrong.insert(0, plan.told());
+        }
         (!wrong.is_empty()).then_some((seed, wrong))
     };
     let half = |odd: u64| range.clone().filter(move |seed| seed % 2 == odd).filter_map(one).collect::<Vec<_>>();
@@ -66,7 +69,8 @@ fn a_seed_repeats_its_run() {
         let stories = [0, 1].map(|_| run(&trouble(seed)).log.story.take());
         assert!(stories[0].len() > 100, "something happened: {}", stories[0].len());
         if let Some(at) = (0..stories[0].len()).find(|i| stories[0].get(*i) != stories[1].get(*i)) {
-            panic!("seed {seed} differs at {at}: {:?} and {:?}", stories[0].get(at), stories[1].get(at));
+            let [one, other] = stories.each_ref().map(|s| s[at.saturating_sub(12)..(at + 3).min(s.len())].join("\n"));
+            panic!("seed {seed} differs at {at}:\n{one}\n\n{other}\n");
         }
     }
 }

@@ -314,13 +314,15 @@ impl Life {
                 }
             });
         }
+        let mut op_number = 0;
         for (at, op) in ops {
             sleep_until(world.started + Duration::from_millis(*at)).await;
             if let Op::Crash(pause) = op {
                 world.log.tell(|| "crash".into());
                 return Some(*pause);
             }
-            self.act(world, op.clone(), seed ^ at);
+            self.act(world, op.clone(), seed ^ (*at << 8) ^ op_number);
+            op_number += 1;
         }
         self.put_in_order(world).await;
         None
@@ -329,6 +331,9 @@ impl Life {
     fn act(&self, world: &mut World, op: Op, seed: u64) {
         let matcher = |d: u64| Matcher { domain: Some(domain(&format!("d{d}.test"))), ..Matcher::default() };
         let by = || "operator".to_owned();
+        if !matches!(op, Op::HandIn(_)) {
+            world.log.tell(|| format!("{op:?}"));
+        }
         match op {
             Op::HandIn(mails) => {
                 let (intake, clock, log) = (self.intake.clone(), self.clock.clone(), world.log.clone());

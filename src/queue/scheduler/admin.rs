@@ -290,12 +290,13 @@ impl Scheduler {
 
     fn end_suspensions(&mut self, ended: &[Suspension]) {
         self.suspensions.retain(|s| !ended.iter().any(|e| e.id == s.id));
-        let held: Vec<QueueId> = self
+        let mut held: Vec<QueueId> = self
             .queues
             .values()
             .filter(|q| q.suspended.is_some_and(|id| ended.iter().any(|e| e.id == id)))
             .map(|q| q.id)
             .collect();
+        held.sort_unstable();
         self.review_suspensions(held);
     }
 
