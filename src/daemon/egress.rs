@@ -212,7 +212,7 @@ fn read_records(reader: &Reader) -> anyhow::Result<AdminRecords> {
 }
 
 /// What leaves the queues, or is added to them by us, counts in the tenants' quotas.
-fn count(usage: &UsageTable, settle: &Settle) {
+pub(super) fn count(usage: &UsageTable, settle: &Settle) {
     // Rows of campaigns were never added.
     for settled in settle.settled.iter().filter(|settled| settled.next == Next::Done && settled.sent.is_none()) {
         if let Some(event) = settled.events.last() {
@@ -225,9 +225,9 @@ fn count(usage: &UsageTable, settle: &Settle) {
     }
 }
 
-struct Lookup {
-    router: Router,
-    clock: Clock,
+pub(super) struct Lookup {
+    pub(super) router: Router,
+    pub(super) clock: Clock,
 }
 
 impl Resolve for Lookup {
@@ -236,9 +236,9 @@ impl Resolve for Lookup {
     }
 }
 
-struct Dial {
-    connector: Rc<Connector>,
-    content: Rc<dyn ContentMaker>,
+pub(super) struct Dial {
+    pub(super) connector: Rc<Connector>,
+    pub(super) content: Rc<dyn ContentMaker>,
 }
 
 impl Connect for Dial {
@@ -260,9 +260,9 @@ impl TraceSessions for Watch {
 
 /// Messages from memory, else from the store.
 #[derive(Clone)]
-struct Messages {
-    cache: Rc<ContentCache>,
-    reader: Reader,
+pub(super) struct Messages {
+    pub(super) cache: Rc<ContentCache>,
+    pub(super) reader: Reader,
 }
 
 impl MessageSource for Messages {

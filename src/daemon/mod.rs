@@ -15,6 +15,8 @@ mod egress;
 mod people;
 mod ports;
 mod signals;
+#[cfg(test)]
+mod sim;
 mod threads;
 
 pub use control::{Hands, Phase};

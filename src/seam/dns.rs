@@ -119,6 +119,8 @@ type Failures = HashMap<(Box<str>, RecordType), (Instant, DnsError)>;
 enum Backend {
     Network(Box<TokioResolver>),
     Fixed(Zones),
+    #[cfg(test)]
+    Simulated(Arc<Mutex<Zones>>),
 }
 
 impl Resolver {
@@ -153,6 +155,12 @@ impl Resolver {
     /// A resolver that knows these zones and nothing else: every other name is NXDOMAIN.
     pub fn fixed(zones: Zones, metrics: DnsMetrics) -> Self {
         Self::with(Backend::Fixed(zones), Duration::from_secs(5), 64, metrics)
+    }
+
+    /// As [`Resolver::fixed`], with zones that change under it.
+    #[cfg(test)]
+    pub(crate) fn simulated(zones: Arc<Mutex<Zones>>, metrics: DnsMetrics) -> Self {
+        Self::with(Backend::Simulated(zones), Duration::from_secs(5), 64, metrics)
     }
 
     fn with(backend: Backend, timeout: Duration, max_concurrent: u32, metrics: DnsMetrics) -> Self {
@@ -228,6 +236,8 @@ impl Resolver {
         let resolver = match &self.0.backend {
             Backend::Network(resolver) => resolver,
             Backend::Fixed(zones) => return zones.answer(name, kind, pick),
+            #[cfg(test)]
+            Backend::Simulated(zones) => return zones.lock().answer(name, kind, pick),
         };
         if let Some(error) = self.known_failure(name, kind) {
             self.0.metrics.cached.inc();

@@ -5,11 +5,19 @@ use rand::{Rng, RngExt, SeedableRng};
 
 /// A 128-bit random number from the thread's cryptographic generator.
 pub fn u128() -> u128 {
+    #[cfg(test)]
+    if let Some(number) = simulated::u128() {
+        return number;
+    }
     rand::rng().random()
 }
 
 /// Fills `bytes` from the thread's cryptographic generator.
 pub fn fill(bytes: &mut [u8]) {
+    #[cfg(test)]
+    if simulated::fill(bytes) {
+        return;
+    }
     rand::rng().fill_bytes(bytes);
 }
 
@@ -37,5 +45,31 @@ impl Seeded {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);
         }
+    }
+}
+
+/// The generator of a simulated run, for the thread that it runs on: ids and secrets are part of what a seed repeats.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::RefCell;
+
+    use rand::rngs::SmallRng;
+    use rand::{Rng, RngExt, SeedableRng};
+
+    thread_local! {
+        static GENERATOR: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
+    }
+
+    /// This thread's randomness follows from the seed; with `None`, from the system again.
+    pub(crate) fn set(seed: Option<u64>) {
+        GENERATOR.with_borrow_mut(|generator| *generator = seed.map(SmallRng::seed_from_u64));
+    }
+
+    pub(super) fn u128() -> Option<u128> {
+        GENERATOR.with_borrow_mut(|generator| generator.as_mut().map(|g| g.random()))
+    }
+
+    pub(super) fn fill(bytes: &mut [u8]) -> bool {
+        GENERATOR.with_borrow_mut(|generator| generator.as_mut().map(|g| g.fill_bytes(bytes))).is_some()
     }
 }

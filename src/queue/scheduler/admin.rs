@@ -290,12 +290,13 @@ impl Scheduler {
 
     fn end_suspensions(&mut self, ended: &[Suspension]) {
         self.suspensions.retain(|s| !ended.iter().any(|e| e.id == s.id));
-        let held: Vec<QueueId> = self
+        let mut held: Vec<QueueId> = self
             .queues
             .values()
             .filter(|q| q.suspended.is_some_and(|id| ended.iter().any(|e| e.id == id)))
             .map(|q| q.id)
             .collect();
+        held.sort_unstable();
         self.review_suspensions(held);
     }
 
@@ -323,10 +324,10 @@ impl Scheduler {
     fn apply_mark(&mut self, mark: Mark) -> Changed {
         let mark = Rc::new(mark);
         let mut changed = Changed::default();
-        let mut concerned = VecDeque::new();
-        for queue in self.queues.values_mut().filter(|q| mark.concerns(&q.key)) {
+        let concerned: VecDeque<QueueId> = self.ids_where(|key| mark.concerns(key)).into();
+        for id in &concerned {
+            let Some(queue) = self.queues.get_mut(id) else { continue };
             queue.marks.push(mark.id);
-            concerned.push_back(queue.id);
             changed.queues += 1;
             changed.recipients += queue.count;
         }
@@ -372,7 +373,14 @@ impl Scheduler {
     }
 
     pub(super) fn matching_ids(&self, matcher: &Matcher) -> Vec<QueueId> {
-        self.queues.values().filter(|q| matcher.matches_queue(&q.key)).map(|q| q.id).collect()
+        self.ids_where(|key| matcher.matches_queue(key))
+    }
+
+    /// The queues with such keys in the order in which they came: what is done to them one by one is done alike in each run of a seed.
+    pub(super) fn ids_where(&self, which: impl Fn(&QueueKey) -> bool) -> Vec<QueueId> {
+        let mut ids: Vec<QueueId> = self.queues.values().filter(|q| which(&q.key)).map(|q| q.id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The queues that match, largest first: for reading their rows.

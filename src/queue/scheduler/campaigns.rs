@@ -109,7 +109,7 @@ impl Scheduler {
         let name = (control.tenant.clone(), control.campaign.clone());
         let old = self.campaigns.ids.get(&name).copied();
         let free = control.rate.is_none() && control.hold.is_none() && control.priority == PRIORITY_DEFAULT;
-        let queues: Vec<QueueId> = self.queues.values().filter(|q| is_of(&control, &q.key)).map(|q| q.id).collect();
+        let queues = self.ids_where(|key| is_of(&control, key));
         match old {
             None if free => {}
             Some(id) if self.campaigns.all.get(&id).is_some_and(|c| c.control == control) => {}
@@ -214,8 +214,7 @@ impl Scheduler {
         if campaign.control.hold.as_ref().and_then(|hold| hold.until).is_some_and(|until| until <= self.now) {
             campaign.control.hold = None;
             let control = campaign.control.clone();
-            let queues = self.queues.values().filter(|q| is_of(&control, &q.key)).map(|q| q.id);
-            let queues: Vec<QueueId> = queues.collect();
+            let queues = self.ids_where(|key| is_of(&control, key));
             if let Some(campaign) = self.campaigns.all.get_mut(&id) {
                 campaign.line.clear();
                 campaign.back.clear();

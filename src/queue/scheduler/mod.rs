@@ -276,10 +276,15 @@ impl Scheduler {
         for control in start.campaigns {
             scheduler.set_campaign(control, true);
         }
+        let mut ahead = VecDeque::new();
         for row in start.rows.into_iter().map(runs::live).filter(|row| row.count > 0) {
+            if scheduler.is_ahead(&row) {
+                ahead.push_back(row.id);
+            }
             scheduler.add_row(row);
         }
         scheduler.begin_marks();
+        scheduler.begin_ahead(ahead);
         scheduler.finish();
         scheduler
     }

@@ -186,6 +186,7 @@ impl Scheduler {
                 wanted.push(domain.clone());
             }
         }
+        wanted.sort_unstable();
         wanted.iter().for_each(|domain| self.ask_domain(domain));
     }
 

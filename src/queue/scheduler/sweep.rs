@@ -22,7 +22,7 @@ use super::windows::PAGE;
 use crate::effects;
 use crate::event::EventKind;
 use crate::queue::admin::Matcher;
-use crate::store::{EntryKey, QueueEntry, ReadError, Refill};
+use crate::store::{EntryKey, QueueEntry, QueueRow, ReadError, Refill};
 use crate::types::{Name, QueueId, QueueKey, Timestamp};
 
 /// Sweeps that walk at the same time; the others wait in line.
@@ -104,9 +104,14 @@ impl Mark {
 
 #[derive(Debug)]
 pub(super) enum SweepKind {
-    Expire { queue: QueueId, held: bool },
+    Expire {
+        queue: QueueId,
+        held: bool,
+    },
     Mark(Rc<Mark>),
     Retry(Matcher),
+    /// Make due now what no retry of ours can have set so late: the clock was ahead when it was written.
+    Ahead,
 }
 
 impl SweepKind {
@@ -118,6 +123,7 @@ impl SweepKind {
                 MarkKind::Reroute { .. } => "reroute",
             },
             SweepKind::Retry(_) => "retry",
+            SweepKind::Ahead => "clock ahead",
         }
     }
 }
@@ -163,9 +169,29 @@ impl Scheduler {
     /// Marks that were there at the start are carried out to their end.
     pub(super) fn begin_marks(&mut self) {
         for mark in self.marks.clone() {
-            let concerned = self.queues.values().filter(|q| mark.concerns(&q.key)).map(|q| q.id).collect();
-            self.start_sweep(SweepKind::Mark(mark), concerned);
+            let concerned = self.ids_where(|key| mark.concerns(key));
+            self.start_sweep(SweepKind::Mark(mark), concerned.into());
         }
+    }
+
+    /// Queues that were written by a clock which was ahead of ours: it was set back while we were down. Without this their mail would wait
+    /// until the clock has caught up. Campaigns are left alone: their rows may be due at any time.
+    pub(super) fn begin_ahead(&mut self, queues: VecDeque<QueueId>) {
+        if !queues.is_empty() {
+            tracing::warn!(target: "posthaste::queue", queues = queues.len(), "the clock was set back: mail that is due too late is due now");
+            self.start_sweep(SweepKind::Ahead, queues);
+        }
+    }
+
+    /// Whether all of a queue is due later than we could have said, or came in later than now.
+    pub(super) fn is_ahead(&self, row: &QueueRow) -> bool {
+        row.rows.is_none() && (row.next_due > self.retry_horizon() || row.oldest > self.now)
+    }
+
+    /// The latest time that a retry set now can have, jitter included.
+    fn retry_horizon(&self) -> Timestamp {
+        let most = self.config.retry.schedule.iter().map(|d| d.0).max().unwrap_or(Duration::from_secs(60));
+        self.now.after(most + most / 10)
     }
 
     pub(super) fn drain_sweeps(&mut self) {
@@ -292,6 +318,7 @@ impl Scheduler {
                     && matcher.older_than.is_none_or(|t| accepted < t);
                 (meant && entry.key.due > self.now).then_some(How::RetryNow)
             }
+            SweepKind::Ahead => (entry.key.due > self.retry_horizon()).then_some(How::RetryNow),
         }
     }
 
@@ -300,7 +327,7 @@ impl Scheduler {
         match sweep.kind {
             SweepKind::Expire { queue, held } => self.end_expiry(queue, sweep.expires_min, held),
             SweepKind::Mark(mark) => self.end_mark(&mark),
-            SweepKind::Retry(_) => {}
+            SweepKind::Retry(_) | SweepKind::Ahead => {}
         }
     }
 
