@@ -20,5 +20,5 @@ pub use admit::{
 };
 pub use bucket::Bucket;
 pub use limits::{Count, Limits, RateLimit, limits_for};
-pub use pace::Pace;
+pub use pace::{Pace, Paced};
 pub use share::Share;
