@@ -29,6 +29,7 @@ pub struct World {
     pub clock: Clock,
     pub fake: Arc<Fake>,
     pub campaigns: Campaigns,
+    pub metrics: CampaignMetrics,
     pub controls: Vec<CampaignControl>,
 }
 
@@ -45,6 +46,10 @@ pub struct Fake {
 impl Steer for Fake {
     fn set(&self, control: CampaignControl) -> Fut<'_, Result<u64, CommandError>> {
         self.told.lock().push(control);
+        Box::pin(async { Ok(self.in_flight.load(Ordering::Relaxed)) })
+    }
+
+    fn in_flight(&self, _: CampaignNo) -> Fut<'_, Result<u64, CommandError>> {
         Box::pin(async { Ok(self.in_flight.load(Ordering::Relaxed)) })
     }
 
@@ -206,9 +211,11 @@ impl World {
         config.tenants.push(serde_json::from_str(tenant).expect("a tenant"));
         let ports = Ports { steer: fake.clone(), recipients: fake.clone(), check: fake.clone(), content: fake.clone() };
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let parts = Parts { config, clock: clock.clone(), ledger, reader, ports, sealings: Sealings::default() };
+        let metrics = CampaignMetrics::register(&crate::metrics::Registry::new());
+        let sealings = Sealings::default();
+        let parts = Parts { config, clock: clock.clone(), ledger, reader, ports, sealings, metrics: metrics.clone() };
         let (campaigns, controls) = Campaigns::open(parts).await.expect("a readable store");
-        Self { disk, committed, clock, fake, campaigns, controls }
+        Self { disk, committed, clock, fake, campaigns, metrics, controls }
     }
 
     /// The process ends and another begins on the same disk.
