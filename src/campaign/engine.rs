@@ -18,6 +18,7 @@ mod view;
 
 pub use commands::{Change as LiveChange, Paused, Started};
 pub use create::{Created, Extra};
+pub use erase::Erased;
 pub use view::{CampaignView, Rates};
 
 use std::collections::{BTreeMap, HashMap};

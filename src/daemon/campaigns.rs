@@ -30,7 +30,7 @@ use crate::queue::intake::Intake;
 use crate::seam::clock::Clock;
 use crate::seam::dns::{Resolver, ResolverOptions, Zones};
 use crate::store::{Ledger, Reader, StoredMessage};
-use crate::types::{CampaignNo, MessageId, Name, RowId};
+use crate::types::{CampaignNo, DeliveryId, Domain, MessageId, Name, RowId};
 
 /// What campaigns are made of.
 pub(super) struct Needs<'a> {
@@ -120,12 +120,25 @@ impl Steer for Scheduler {
         Box::pin(self.0.ask(move |reply| Command::SetCampaign { control, reply }))
     }
 
-    fn in_flight(&self, campaign: CampaignNo) -> Fut<'_, Result<u64, CommandError>> {
+    fn in_flight(&self, campaign: CampaignNo) -> Fut<'_, Result<Vec<RowId>, CommandError>> {
         let all = self.0.ask(|reply| Command::InFlight { reply });
         Box::pin(async move {
-            let is_of = |row: RowId| row.campaign == campaign;
-            Ok(all.await?.iter().filter(|d| RowId::of(d.message).is_some_and(is_of)).count() as u64)
+            let rows = all.await?.into_iter().filter_map(|delivery| RowId::of(delivery.message));
+            Ok(rows.filter(|row| row.campaign == campaign).collect())
         })
+    }
+
+    fn erase(&self, tenant: &Name, domain: &Domain, what: DeliveryId, by: &str) -> Fut<'_, Result<(), CommandError>> {
+        let matcher = Matcher {
+            tenant: Some(tenant.clone()),
+            domain: Some(domain.clone()),
+            message: Some(what.message),
+            recipient: Some(what.index),
+            ..Matcher::default()
+        };
+        let (by, reason) = (by.to_owned(), "the recipient was erased".to_owned());
+        let done = self.0.ask(move |reply| Command::Purge { matcher, reason, by, reply });
+        Box::pin(async move { done.await.map(drop) })
     }
 
     fn cancel(&self, tenant: &Name, campaign: &Name, by: &str, reason: &str) -> Fut<'_, Result<Changed, CommandError>> {

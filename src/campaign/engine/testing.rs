@@ -11,7 +11,7 @@ use super::super::ports::*;
 use super::*;
 use crate::queue::admin::{Changed, CommandError};
 use crate::store::{LedgerRequest, ReadRequest};
-use crate::types::{EventSeq, MessageId};
+use crate::types::{DeliveryId, Domain, EventSeq, MessageId, QueueId, RowId};
 
 #[derive(Default)]
 pub struct Disk {
@@ -49,8 +49,15 @@ impl Steer for Fake {
         Box::pin(async { Ok(self.in_flight.load(Ordering::Relaxed)) })
     }
 
-    fn in_flight(&self, _: CampaignNo) -> Fut<'_, Result<u64, CommandError>> {
-        Box::pin(async { Ok(self.in_flight.load(Ordering::Relaxed)) })
+    fn in_flight(&self, campaign: CampaignNo) -> Fut<'_, Result<Vec<RowId>, CommandError>> {
+        let row = move |seq| RowId { campaign, step: FIRST_STEP, queue: QueueId(1), slot: 0, seq };
+        let count = self.in_flight.load(Ordering::Relaxed) as u32;
+        Box::pin(async move { Ok((0..count).map(row).collect()) })
+    }
+
+    fn erase(&self, _: &Name, _: &Domain, what: DeliveryId, _: &str) -> Fut<'_, Result<(), CommandError>> {
+        self.cancelled.lock().push(what.to_string());
+        Box::pin(async { Ok(()) })
     }
 
     fn cancel(&self, _: &Name, campaign: &Name, _: &str, _: &str) -> Fut<'_, Result<Changed, CommandError>> {

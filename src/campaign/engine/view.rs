@@ -128,7 +128,7 @@ impl Campaigns {
         let counts = Counts::of(&self.counts(record.no).await?.1);
         let upload = self.parts().ports.recipients.counters(Arc::clone(&head)).await?;
         let in_flight = match self.sealings().get(record.no) {
-            Some(_) => self.parts().ports.steer.in_flight(record.no).await.ok(),
+            Some(_) => self.parts().ports.steer.in_flight(record.no).await.ok().map(|rows| rows.len() as u64),
             None => Some(0),
         };
         Ok(CampaignView { in_flight, ..self.shown(&entry, &record, &head.job, counts, upload) })
