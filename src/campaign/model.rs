@@ -274,13 +274,13 @@ pub struct UploadCounters {
     pub read: u64,
     /// Rows that will be sent to.
     pub accepted: u64,
-    /// Rows whose address is not valid.
+    /// Rows that can't be read, are too long, or whose address is not valid.
     pub invalid: u64,
     /// Rows whose address was there before.
     pub duplicate: u64,
     /// Rows whose address is suppressed.
     pub suppressed: u64,
-    /// Rows that the segment or `exclude` leaves out.
+    /// Rows that the segment or `exclude` leaves out, or for which the segment can't be worked out.
     pub excluded: u64,
     /// Rows with the address of a role (`info@`), where these are left out.
     pub role: u64,

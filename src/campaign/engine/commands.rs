@@ -191,13 +191,21 @@ impl Campaigns {
         let ports = &self.parts().ports;
         let mut findings = ports.check.check(Arc::clone(&head)).await;
         let upload = ports.recipients.counters(Arc::clone(&head)).await?;
-        if upload.offset > 0 && !upload.complete {
+        // A compressed one has no offset inside; that rows were read tells of it.
+        if !upload.complete && (upload.offset > 0 || upload.read > 0) {
+            let (here, fix) = match upload.offset {
+                0 => (
+                    format!("{} rows are here", upload.read),
+                    "send it again from its beginning: nobody is taken twice",
+                ),
+                octets => (format!("{octets} octets are here"), "go on with the upload from there"),
+            };
             findings.push(Finding {
                 severity: Severity::Error,
                 check: "upload".into(),
-                message: format!("the upload has not come to its end: {} octets are here", upload.offset),
+                message: format!("the upload has not come to its end: {here}"),
                 why: Some("recipients after this place would get nothing".into()),
-                fix: Some("go on with the upload from there".into()),
+                fix: Some(fix.into()),
             });
         }
         for missing in ports.content.missing(Arc::clone(&head)).await? {
