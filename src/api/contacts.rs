@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::input::Params;
 use super::recipients::{BodyChunks, upload_request};
 use super::{Answer, Api, Caller, Problem, json};
+use crate::campaign::Erased;
 use crate::campaign::contacts::{Contact, ContactsError, ImportDone, ImportError, Types};
 use crate::campaign::ports::{Chunks, UploadError};
 use crate::campaign::recipients::{BodyError, Refusal, chunks, input_of};
@@ -175,8 +176,8 @@ pub async fn get_contact(
     }
 }
 
-/// Take a contact out of an audience; with `erase` out of all that is kept of the tenant: audiences, rows of campaigns, events. A
-/// suppression stays, by a keyed hash.
+/// Take a contact out of an audience; with `erase` out of all that is kept of the tenant: audiences, rows of campaigns, events, and single
+/// messages that still wait. A suppression stays, by a keyed hash.
 #[utoipa::path(
     delete, path = "/v1/contacts/{audience}/{address}", tag = "contacts",
     params(
@@ -186,7 +187,7 @@ pub async fn get_contact(
         ("erase" = Option<bool>, Query, description = "Out of all audiences"),
     ),
     responses(
-        (status = 200, description = "`audiences`: where it was"),
+        (status = 200, description = "`audiences`: where it was; `campaign_rows` and `messages` that were erased"),
         (status = 404, body = super::openapi::ProblemSchema),
     )
 )]
@@ -207,15 +208,15 @@ pub async fn delete_contact(
         false if contacts.remove(&tenant, &audience, &mailbox).await? => vec![audience],
         false => return Err(Problem::not_found(format!("{mailbox} is not in the audience {audience}"))),
     };
-    let mut rows = 0;
+    let mut taken = Erased::default();
     if erase {
         if let Some(campaigns) = &api.parts().campaigns {
-            rows = campaigns.erase(&tenant, &mailbox).await?;
+            taken = campaigns.erase(&tenant, &mailbox, &caller.name).await?;
         }
         // Last: a suppression keeps only its keyed hash, and goes on holding mail back.
         let erased = api.parts().suppressions.erase(std::slice::from_ref(&tenant), &mailbox).await;
         erased.map_err(|error| Problem::unavailable(error.to_string()))?;
     }
-    let body = serde_json::json!({ "audiences": audiences, "erased": erase, "campaign_rows": rows });
+    let body = serde_json::json!({ "audiences": audiences, "erased": erase, "campaign_rows": taken.rows, "messages": taken.messages });
     Ok((StatusCode::OK, [(header::CACHE_CONTROL, "no-store")], axum::Json(body)).into_response())
 }

@@ -38,6 +38,7 @@ fn matcher(params: &mut Params, caller: &Caller) -> Result<Matcher, Problem> {
         pool: params.parse("pool", Name::parse)?,
         class: params.get("class")?,
         message: params.get("message")?,
+        recipient: None,
         older_than: older,
     })
 }

@@ -18,6 +18,7 @@ mod view;
 
 pub use commands::{Change as LiveChange, Paused, Started};
 pub use create::{Created, Extra};
+pub use erase::Erased;
 pub use view::{CampaignView, Rates};
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +37,7 @@ use super::schedule::{self, Opening};
 use super::state::{Action, Way};
 use crate::config::{Config, Rate};
 use crate::event::{Event, EventKind};
+use crate::metrics::campaign::CampaignMetrics;
 use crate::seam::clock::Clock;
 use crate::store::{Change, Ledger, Reader, Run, RunCounts};
 use crate::types::{CampaignNo, Name, Timestamp};
@@ -58,6 +60,8 @@ pub struct Parts {
     pub ports: Ports,
     /// Where the egress side finds what is started.
     pub sealings: Sealings,
+    /// What is counted.
+    pub metrics: CampaignMetrics,
 }
 
 /// All campaigns; cheap to clone.
@@ -123,6 +127,7 @@ impl Campaigns {
             let record = Record::from_json(&value)
                 .map_err(|reason| CampaignError::Damaged(format!("{}: {reason}", key.escape_ascii())))?;
             highest = highest.max(record.no.0);
+            parts.metrics.campaigns.with_label_values(&[record.state.as_str()]).inc();
             all.insert(Entry::new(record));
         }
         let stored = parts.reader.state_get(keys::NEXT).await?;
@@ -257,9 +262,23 @@ impl Campaigns {
         changes.push(Change::PutState { key: keys::record(&record.tenant, &record.id), value: record.to_json() });
         self.parts().ledger.submit(changes).await?;
         let record = Arc::new(record);
-        entry.record.store(Arc::clone(&record));
+        let before = entry.record.swap(Arc::clone(&record));
+        if before.state != record.state {
+            self.stands(before.state, -1);
+            self.stands(record.state, 1);
+        }
         self.0.wake.notify_one();
         Ok(record)
+    }
+
+    /// So many campaigns more stand in a state.
+    fn stands(&self, state: State, by: i64) {
+        self.parts().metrics.campaigns.with_label_values(&[state.as_str()]).add(by);
+    }
+
+    /// Something moved a campaign.
+    fn moved(&self, action: Action) {
+        self.parts().metrics.actions.with_label_values(&[action.as_str()]).inc();
     }
 
     /// Runs a command to its end, also when nobody waits for the answer any more.

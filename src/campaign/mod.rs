@@ -25,6 +25,8 @@ mod stop;
 
 #[cfg(test)]
 pub(crate) use engine::testing;
-pub use engine::{CAMPAIGNS_MAX, CampaignView, Campaigns, Created, Extra, LiveChange, Parts, Paused, Rates, Started};
+pub use engine::{
+    CAMPAIGNS_MAX, CampaignView, Campaigns, Created, Erased, Extra, LiveChange, Parts, Paused, Rates, Started,
+};
 pub use error::CampaignError;
 pub use registry::Sealings;

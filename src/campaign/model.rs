@@ -111,6 +111,10 @@ pub struct Overrides {
     pub priority: Option<u8>,
 }
 
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// What is written at all is `Some`, `null` too: serde alone takes a `null` for what is not there.
 pub fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
@@ -159,6 +163,9 @@ pub struct Record {
     /// Since when an operator or one of its conditions holds it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_since: Option<Timestamp>,
+    /// How long it was held before that, all holds together, in milliseconds: its rows are given up so much later.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub held_ms: u64,
     /// Whether rows that wait for another attempt are still to be taken out of the queues, after a cancel.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub sweeping: bool,
@@ -267,13 +274,13 @@ pub struct UploadCounters {
     pub read: u64,
     /// Rows that will be sent to.
     pub accepted: u64,
-    /// Rows whose address is not valid.
+    /// Rows that can't be read, are too long, or whose address is not valid.
     pub invalid: u64,
     /// Rows whose address was there before.
     pub duplicate: u64,
     /// Rows whose address is suppressed.
     pub suppressed: u64,
-    /// Rows that the segment or `exclude` leaves out.
+    /// Rows that the segment or `exclude` leaves out, or for which the segment can't be worked out.
     pub excluded: u64,
     /// Rows with the address of a role (`info@`), where these are left out.
     pub role: u64,

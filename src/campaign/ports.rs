@@ -10,7 +10,7 @@ use super::job::{Job, Problem};
 use super::model::{CampaignHead, Sealed, UploadCounters};
 use crate::config::Rate;
 use crate::queue::admin::{Changed, CommandError};
-use crate::types::{Name, Timestamp};
+use crate::types::{CampaignNo, DeliveryId, Domain, Name, RowId, Timestamp};
 
 /// A boxed future of a trait's method.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -56,6 +56,13 @@ pub struct CampaignControl {
 pub trait Steer: Send + Sync {
     /// Applies a control at once; answers how many of its recipients are in an attempt, which can't be stopped.
     fn set(&self, control: CampaignControl) -> Fut<'_, Result<u64, CommandError>>;
+
+    /// Which rows of a campaign are in an attempt now.
+    fn in_flight(&self, campaign: CampaignNo) -> Fut<'_, Result<Vec<RowId>, CommandError>>;
+
+    /// Takes one recipient out of its queue, with a `purged` event that names nobody. Answers when that can't be undone any more; what is in
+    /// an attempt goes on, and is taken out if it would be tried again.
+    fn erase(&self, tenant: &Name, domain: &Domain, what: DeliveryId, by: &str) -> Fut<'_, Result<(), CommandError>>;
 
     /// Takes out what is queued for another attempt, with an event each; answers what was in an attempt.
     fn cancel(&self, tenant: &Name, campaign: &Name, by: &str, reason: &str) -> Fut<'_, Result<Changed, CommandError>>;

@@ -48,6 +48,24 @@ impl Action {
         Action::Delete,
     ];
 
+    /// The action as metrics count it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Edit => "edit",
+            Action::Upload => "upload",
+            Action::Start => "start",
+            Action::Refuse => "refuse",
+            Action::Schedule => "schedule",
+            Action::Run => "run",
+            Action::Pause => "pause",
+            Action::Resume => "resume",
+            Action::Cancel => "cancel",
+            Action::Halt => "halt",
+            Action::Finish => "finish",
+            Action::Delete => "delete",
+        }
+    }
+
     /// The action as a sentence's end: "can't be …".
     pub fn participle(self) -> &'static str {
         match self {

@@ -30,7 +30,7 @@ use crate::queue::intake::Intake;
 use crate::seam::clock::Clock;
 use crate::seam::dns::{Resolver, ResolverOptions, Zones};
 use crate::store::{Ledger, Reader, StoredMessage};
-use crate::types::{MessageId, Name, RowId};
+use crate::types::{CampaignNo, DeliveryId, Domain, MessageId, Name, RowId};
 
 /// What campaigns are made of.
 pub(super) struct Needs<'a> {
@@ -65,13 +65,15 @@ async fn open_now(needs: Needs<'_>) -> anyhow::Result<(Campaigns, ForEgress)> {
     let outside = Outside { links: people.links.clone(), key, config: config.clone() };
     let suppressions = people.suppressions.clone();
     let contacts = Contacts::new(ledger.clone(), reader.clone(), clock.clone());
-    let recipients = Recipients::new(ledger.clone(), reader.clone(), clock.clone(), Arc::new(suppressions.clone()));
+    let recipients = Recipients::new(ledger.clone(), reader.clone(), clock.clone(), Arc::new(suppressions.clone()))
+        .counted(metrics.campaign.clone());
     let compile_clock = clock.clone();
     let compile = Arc::new(move |head: &CampaignHead| JobSelect::compile(&head.job, compile_clock.now()));
     let uploads: Arc<dyn ports::Recipients> =
         Arc::new(RecipientsPort::new(recipients, contacts, config.clone(), clock.clone(), compile));
     let tester = Tester { intake, outside: outside.clone(), clock: clock.clone() };
     let content = ContentPort::new(reader.clone(), tester, clock.clone());
+    let counted = metrics.campaign.clone();
     let checks = Checks {
         config: config.clone(),
         ring,
@@ -88,7 +90,7 @@ async fn open_now(needs: Needs<'_>) -> anyhow::Result<(Campaigns, ForEgress)> {
         content: Arc::new(content),
     };
     let sealings = Sealings::default();
-    let parts = Parts { config, clock, ledger, reader, ports, sealings: sealings.clone() };
+    let parts = Parts { config, clock, ledger, reader, ports, sealings: sealings.clone(), metrics: counted };
     let (campaigns, controls) = Campaigns::open(parts).await.context("the campaigns")?;
     let find: FindSealed = Arc::new(move |no| sealings.get(no));
     let controls = controls.into_iter().map(control).collect();
@@ -116,6 +118,27 @@ impl Steer for Scheduler {
     fn set(&self, asked: ports::CampaignControl) -> Fut<'_, Result<u64, CommandError>> {
         let control = control(asked);
         Box::pin(self.0.ask(move |reply| Command::SetCampaign { control, reply }))
+    }
+
+    fn in_flight(&self, campaign: CampaignNo) -> Fut<'_, Result<Vec<RowId>, CommandError>> {
+        let all = self.0.ask(|reply| Command::InFlight { reply });
+        Box::pin(async move {
+            let rows = all.await?.into_iter().filter_map(|delivery| RowId::of(delivery.message));
+            Ok(rows.filter(|row| row.campaign == campaign).collect())
+        })
+    }
+
+    fn erase(&self, tenant: &Name, domain: &Domain, what: DeliveryId, by: &str) -> Fut<'_, Result<(), CommandError>> {
+        let matcher = Matcher {
+            tenant: Some(tenant.clone()),
+            domain: Some(domain.clone()),
+            message: Some(what.message),
+            recipient: Some(what.index),
+            ..Matcher::default()
+        };
+        let (by, reason) = (by.to_owned(), "the recipient was erased".to_owned());
+        let done = self.0.ask(move |reply| Command::Purge { matcher, reason, by, reply });
+        Box::pin(async move { done.await.map(drop) })
     }
 
     fn cancel(&self, tenant: &Name, campaign: &Name, by: &str, reason: &str) -> Fut<'_, Result<Changed, CommandError>> {

@@ -6,6 +6,7 @@
 //! The list in `docs/metrics.md` is made from the registry.
 
 pub mod backlog;
+pub mod campaign;
 pub mod content;
 pub mod delivery;
 pub mod dkim;
@@ -69,6 +70,8 @@ pub struct Metrics {
     pub queue: queue::QueueMetrics,
     /// Connections to receivers, and DNS.
     pub delivery: delivery::DeliveryMetrics,
+    /// Campaigns.
+    pub campaign: campaign::CampaignMetrics,
     /// Content of campaigns.
     pub content: content::ContentMetrics,
     /// Suppressions.
@@ -91,6 +94,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         queue: queue::QueueMetrics::register(registry),
         dkim: dkim::DkimMetrics::register(registry),
         delivery: delivery::DeliveryMetrics::register(registry),
+        campaign: campaign::CampaignMetrics::register(registry),
         content: content::ContentMetrics::register(registry),
         suppression: suppression::SuppressionMetrics::register(registry),
         inbound: inbound::InboundMetrics::register(registry),

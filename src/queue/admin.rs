@@ -31,6 +31,9 @@ pub struct Matcher {
     /// One message. Not for suspensions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub message: Option<MessageId>,
+    /// One recipient of that message, by its place in the envelope: a person is erased, so the event of it names nobody.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recipient: Option<u32>,
     /// Accepted before this. Not for suspensions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub older_than: Option<Timestamp>,

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::admit::{Ask, Limit, Note, Question, Reason, Verdict, Wake, check_connections, check_rate, of, tell};
-use super::{Bucket, Count, Pace, RateLimit};
+use super::{Bucket, Count, Pace, Paced, RateLimit};
 use crate::config::{Config, Rate};
 use crate::types::Timestamp;
 
@@ -85,7 +85,7 @@ pub struct ProviderState<'a> {
     /// Tokens of new connections.
     pub connection_rate: Bucket,
     /// When the next message may go, for each of the limits' rates.
-    pub messages: &'a [Pace],
+    pub messages: &'a [Paced],
     /// What was learned or planned.
     pub control: &'a Control,
     /// When the next message may go under the ceiling of the rate.
@@ -132,7 +132,7 @@ pub(super) fn check_warmup(q: &Question<'_>, note: Option<&mut Note>) -> Verdict
 /// The configured rates of messages: the one that lets go last decides.
 pub(super) fn check_rates(q: &Question<'_>, note: Option<&mut Note>) -> Verdict {
     let Some(p) = state(q) else { return Verdict::Go };
-    let ready = |(limit, pace): (&RateLimit, &Pace)| pace.ready_at(limit.rate, q.now);
+    let ready = |(limit, pace): (&RateLimit, &Paced)| pace.ready_at(limit.rate, q.now);
     let at = p.limits.message_rates.iter().zip(p.messages).map(ready).max().unwrap_or(q.now);
     if let Some(first) = p.limits.message_rates.first() {
         tell(note, || {

@@ -22,5 +22,5 @@ pub use admit::{
 pub use bucket::Bucket;
 pub use control::{Budget, Control, ProviderLimits, ProviderState, provider_limits};
 pub use limits::{Count, Limits, RateLimit, limits_for};
-pub use pace::Pace;
+pub use pace::{Pace, Paced};
 pub use share::Share;

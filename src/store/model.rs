@@ -213,6 +213,8 @@ pub enum Change {
         id: RowId,
         /// Its address.
         hash: AddressHash,
+        /// It is in an attempt: it ends as that does.
+        in_attempt: bool,
     },
     /// A person is erased: the events about the address lose it, with the peer's words and the metadata, and the trace forgets it. In
     /// steps, by the ledger itself.

@@ -431,8 +431,13 @@ async fn an_erasure_takes_the_person() {
     let erase = |index: usize| Change::EraseRow {
         id: RowId::of(entries[index].key.delivery.message).expect("a row"),
         hash: hash(index as u32, "b.example"),
+        in_attempt: false,
     };
-    let wrong = Change::EraseRow { id: RowId::of(entries[1].key.delivery.message).expect("a row"), hash: [0; 16] };
+    let wrong = Change::EraseRow {
+        id: RowId::of(entries[1].key.delivery.message).expect("a row"),
+        hash: [0; 16],
+        in_attempt: false,
+    };
     let events = Change::EraseEvents { tenant: super::testing::name("acme"), hash: hash(0, "b.example") };
     world.submit(vec![erase(0), erase(2), wrong, events]).await;
     let world = world.restart().await;
@@ -455,6 +460,43 @@ async fn an_erasure_takes_the_person() {
     assert_eq!(named, ["r1@b.example"]);
     assert!(reader.trace_address(None, mailbox("r0@b.example"), 9).await.expect("readable").is_empty());
     assert_eq!(reader.trace_address(None, mailbox("r1@b.example"), 9).await.expect("readable").len(), 1);
+    shut(world.opened).await;
+}
+
+/// An erasure does not call back what is in an attempt: it ends as that does, once, and its event names nobody. One whose attempt had begun
+/// unseen was taken for not tried: how it ended counts.
+#[tokio::test]
+async fn a_row_in_an_attempt_keeps_its_end_when_it_is_erased() {
+    let mut world = World::new();
+    world.submit(upload((0..3).map(|seq| new_row(seq, 0, "b.example")).collect())).await;
+    world.submit(change(Some(run()))).await;
+    let queue = world.queue("b.example").await.expect("there").id;
+    let entries = world.all(queue, 9).await;
+    let id = |index: usize| RowId::of(entries[index].key.delivery.message).expect("a row");
+    let erase = |index: usize, in_attempt: bool| {
+        let hash = hash(index as u32, "b.example");
+        let mut changes = vec![Change::EraseRow { id: id(index), hash, in_attempt }];
+        if !in_attempt {
+            changes.push(Change::Event(Box::new(event(EventKind::Purged, id(index).message_id(), None))));
+        }
+        changes.push(Change::EraseEvents { tenant: super::testing::name("acme"), hash });
+        changes
+    };
+    world.submit(erase(0, true)).await;
+    world.submit(erase(1, false)).await;
+    world.submit(erase(2, false)).await;
+    assert_eq!(world.status(0).await, Some(SentStatus::Waiting));
+    for entry in &entries[..2] {
+        world.settle(queue, entry, EventKind::Delivered, Next::Done).await;
+    }
+    assert_eq!(world.counts().await, counted(3, 0, 0, 0, &[(EventKind::Delivered, 2), (EventKind::Purged, 1)]));
+    for index in 0..2 {
+        assert!(matches!(world.status(index).await, Some(SentStatus::Ended(EventKind::Delivered, _))));
+    }
+    assert!(matches!(world.status(2).await, Some(SentStatus::Ended(EventKind::Purged, _))));
+    let events = world.opened.reader.events(crate::types::EventSeq(0), 999, None).await.expect("readable").events;
+    let delivered = events.iter().filter(|e| e.event == EventKind::Delivered).count();
+    assert_eq!((delivered, events.iter().filter(|e| e.recipient.is_some()).count()), (2, 0));
     shut(world.opened).await;
 }
 

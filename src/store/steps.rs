@@ -5,12 +5,16 @@
 //! 3. a purge forgets the campaign at once and leaves a [`Purge`], by which the rest goes in steps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ahash::AHashMap;
 
 use super::{Run, RunCounts};
 use crate::event::{Event, EventKind};
-use crate::types::{AddressHash, CampaignNo, Name, RowId};
+use crate::types::{AddressHash, CampaignNo, Name, RowId, Timestamp};
+
+/// How long it is remembered who was erased: longer than an attempt takes, with all its time-outs.
+const ERASED_FOR: Duration = Duration::from_secs(7_200);
 
 /// A step of a campaign.
 pub(super) type StepKey = (CampaignNo, u8);
@@ -45,6 +49,9 @@ pub(super) struct Steps {
     touched: Vec<StepKey>,
     purges: BTreeMap<CampaignNo, Purge>,
     erasures: BTreeSet<(Name, AddressHash)>,
+    /// Who was erased lately, and when: attempts that had begun before still tell of them.
+    erased_addresses: AHashMap<(Name, AddressHash), Timestamp>,
+    erased_rows: AHashMap<RowId, Timestamp>,
 }
 
 impl Steps {
@@ -147,6 +154,39 @@ impl Steps {
     /// An erasure is done.
     pub(super) fn erased(&mut self, erasure: &(Name, AddressHash)) {
         self.erasures.remove(erasure);
+    }
+
+    /// An address is erased from now on.
+    pub(super) fn erased_address(&mut self, who: (Name, AddressHash), now: Timestamp) {
+        self.erased_addresses.retain(|_, at| at.after(ERASED_FOR) > now);
+        self.erased_addresses.insert(who, now);
+    }
+
+    /// A row is erased from now on.
+    pub(super) fn erased_row(&mut self, row: RowId, now: Timestamp) {
+        self.erased_rows.retain(|_, at| at.after(ERASED_FOR) > now);
+        self.erased_rows.insert(row, now);
+    }
+
+    /// Whether a row was erased lately.
+    pub(super) fn is_erased_row(&self, row: RowId) -> bool {
+        self.erased_rows.contains_key(&row)
+    }
+
+    /// Whether an event tells of somebody who was erased after its message was accepted. What he is sent later is another matter.
+    pub(super) fn is_erased(&self, event: &Event, hash: Option<AddressHash>) -> bool {
+        if self.erased_addresses.is_empty() && self.erased_rows.is_empty() {
+            return false;
+        }
+        let Some(message) = event.message_id else { return false };
+        match (RowId::of(message), hash) {
+            (Some(row), _) => self.is_erased_row(row),
+            (None, Some(hash)) => {
+                let at = self.erased_addresses.get(&(event.tenant.clone(), hash));
+                at.is_some_and(|at| message.timestamp() <= *at)
+            }
+            (None, None) => false,
+        }
     }
 
     /// Whether a purge or an erasure is under way.

@@ -224,7 +224,7 @@ impl<'a> Work<'a> {
                 Change::Rows(new) => self.rows(*new),
                 Change::Run(change) => self.run(*change),
                 Change::PurgeCampaign(campaign) => self.purge(campaign),
-                Change::EraseRow { id, hash } => self.erase_row(id, hash)?,
+                Change::EraseRow { id, hash, in_attempt } => self.erase_row(id, hash, in_attempt)?,
                 Change::EraseEvents { tenant, hash } => self.erase_events(tenant, hash),
                 Change::Put { table, key, value } => {
                     self.bytes += key.len() + value.len();
@@ -289,7 +289,11 @@ impl<'a> Work<'a> {
 
     fn event(&mut self, event: Event) {
         self.steps.event(&event);
-        let hash = event.recipient.as_ref().map(keys::address_hash);
+        let mut hash = event.recipient.as_ref().map(keys::address_hash);
+        let mut event = event;
+        if self.steps.is_erased(&event, hash) {
+            (event, hash) = (erase::without_person(event), None);
+        }
         let tenant = event.tenant.clone();
         let seq = self.write_event(event);
         if let Some(hash) = hash {

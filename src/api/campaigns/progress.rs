@@ -98,7 +98,7 @@ async fn follow(
 
 /// What makes a view worth telling: all but what moves by the clock alone.
 fn changed(view: &CampaignView) -> CampaignView {
-    CampaignView { rates: None, eta: None, ..view.clone() }
+    CampaignView { rates: None, eta: None, in_flight: None, ..view.clone() }
 }
 
 fn message(view: &CampaignView) -> Bytes {

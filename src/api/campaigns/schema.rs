@@ -164,6 +164,8 @@ pub struct CampaignSchema {
     ended: Option<String>,
     /// How many rows came to which end.
     counts: CountsSchema,
+    /// Rows that are in an attempt now, which nothing stops any more.
+    in_flight: Option<u64>,
     /// `ended_per_second` and `delivered_per_second` of the last two minutes.
     #[schema(value_type = Option<Object>)]
     rates: Option<Value>,

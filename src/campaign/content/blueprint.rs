@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde::Deserialize;
 
 use super::Outside;
-use super::header::{Fixed, Unsubscribe};
-use crate::campaign::job::OnMissing;
+use super::header::{Fixed, Unsubscribe, address, is_template};
+use crate::campaign::job::{OnMissing, Person};
 use crate::campaign::model::Sealed;
 use crate::links::UnsubscribeToken;
 use crate::mime::build::{Address, Attachment, BuildError};
@@ -115,6 +115,8 @@ pub struct Blueprint {
     templates: Compiled,
     globals: Arc<Globals>,
     header_names: Vec<String>,
+    /// The templates of the display names of Reply-To, where they are.
+    reply_names: Vec<Option<Part>>,
     fixed: Fixed,
     skeleton: Skeleton,
     /// Octets that a message takes of its own, as far as the templates tell.
@@ -140,12 +142,21 @@ impl Blueprint {
     /// The first thing that is wrong with a template or a file; a job that was checked has none.
     pub fn new(sealed: Arc<Sealed>) -> Result<Self, BlueprintError> {
         let job = &*sealed.job;
-        let headers: Vec<(String, String)> = job.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        let mut headers: Vec<(String, String)> = job.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        let header_names = headers.iter().map(|(name, _)| name.clone()).collect();
+        // The names of Reply-To come behind the headers, each a template of its own.
+        let mut reply_names = Vec::new();
+        for (i, person) in job.reply_to.iter().enumerate() {
+            let name = person.name.clone().filter(|_| is_template(person));
+            reply_names.push(name.as_ref().map(|_| Part::Header(headers.len())));
+            headers.extend(name.map(|name| (format!("Reply-To[{i}]"), name)));
+        }
         let sources = Sources {
             subject: &job.subject,
             text: job.text.as_deref(),
             html: job.html.as_deref(),
             preheader: job.preheader.as_deref(),
+            from_name: job.from.name.as_deref().filter(|_| is_template(&job.from)),
             headers: &headers,
             ..Sources::default()
         };
@@ -168,7 +179,8 @@ impl Blueprint {
         Ok(Self {
             templates,
             globals: Arc::new(globals),
-            header_names: headers.into_iter().map(|(name, _)| name).collect(),
+            header_names,
+            reply_names,
             fixed: Fixed::new(&sealed),
             skeleton,
             own_octets,
@@ -269,7 +281,8 @@ impl Blueprint {
         }
         let to = Address { name: head.name, mailbox: target.test.map_or(address, |(to, _)| to.clone()) };
         let mut header = Vec::with_capacity(HEADER_OCTETS + text.len() + html.len() * 17 / 16);
-        self.write_first(target, &to, &subject, outside, &mut header);
+        let people = self.people(&vars, &mut cleaned)?;
+        self.write_first(target, &to, &subject, &people, outside, &mut header);
         unsubscribe.write(&self.sealed.job, &mut header);
         for (i, name) in self.header_names.iter().enumerate() {
             let value = self.render(Part::Header(i), &vars, name, &mut cleaned)?;
@@ -286,11 +299,49 @@ impl Blueprint {
         self.skeleton.assemble(drawn.header, Bodies { text: &drawn.text, html: &drawn.html })
     }
 
-    fn write_first(&self, target: &Target<'_>, to: &Address, subject: &str, outside: &Outside, out: &mut Vec<u8>) {
+    /// From and Reply-To, as far as their names are templates.
+    fn people(&self, vars: &Vars, cleaned: &mut Vec<String>) -> Result<Vec<u8>, ContentError> {
+        let (job, mut out) = (&self.sealed.job, Vec::new());
+        // A name that is empty for somebody is none.
+        let named = |person: &Person, name: String| {
+            let name = Some(name.trim().to_owned()).filter(|name| !name.is_empty());
+            Address { name, ..address(person) }
+        };
+        if self.templates.has(Part::FromName) {
+            let from = named(&job.from, self.render(Part::FromName, vars, "from", cleaned)?);
+            if field::write_addresses("From", [&from], &mut out) {
+                cleaned.push("from".into());
+            }
+        }
+        if self.reply_names.iter().any(Option::is_some) {
+            let mut list = Vec::with_capacity(job.reply_to.len());
+            for (person, part) in job.reply_to.iter().zip(&self.reply_names) {
+                list.push(match part {
+                    Some(part) => named(person, self.render(*part, vars, "reply_to", cleaned)?),
+                    None => address(person),
+                });
+            }
+            if field::write_addresses("Reply-To", &list, &mut out) {
+                cleaned.push("reply_to".into());
+            }
+        }
+        Ok(out)
+    }
+
+    fn write_first(
+        &self,
+        target: &Target<'_>,
+        to: &Address,
+        subject: &str,
+        people: &[u8],
+        outside: &Outside,
+        out: &mut Vec<u8>,
+    ) {
         let (slot, step) = target.id.map_or((0, crate::campaign::model::FIRST_STEP), |id| (id.slot, id.step));
         let due = self.sealed.due.as_millis().saturating_add(u64::from(slot) * SLOT_MILLIS);
         let date = target.test.map_or(Timestamp::from_millis(due), |(_, now)| now);
         field::write_ours("Date", &date.rfc5322(), out);
+        out.extend_from_slice(people);
         out.extend_from_slice(&self.fixed.first);
         field::write_addresses("To", [to], out);
         field::write_text("Subject", subject, out);

@@ -1,6 +1,7 @@
 //! The header of a campaign's message.
 //!
-//! What is the same for all recipients is written once: From, Reply-To, List-ID, Feedback-ID, Precedence. The rest is written for each.
+//! What is the same for all recipients is written once: From, Reply-To, List-ID, Feedback-ID, Precedence. The rest is written for each, From
+//! and Reply-To too where a display name is a template. Addresses are never one: who sends was checked against the tenant's domains.
 
 use crate::campaign::job::{Job, Person};
 use crate::campaign::model::Sealed;
@@ -19,8 +20,14 @@ pub(super) fn address(person: &Person) -> Address {
     Address { name: person.name.clone(), mailbox: person.mailbox.clone() }
 }
 
+/// Whether a display name is a template.
+pub(super) fn is_template(person: &Person) -> bool {
+    person.name.as_ref().is_some_and(|name| ["{{", "{%", "{#"].iter().any(|begin| name.contains(begin)))
+}
+
 /// From and Reply-To, and the fields that come last.
 pub(super) struct Fixed {
+    /// Those of From and Reply-To that are the same for all.
     pub(super) first: Vec<u8>,
     pub(super) last: Vec<u8>,
 }
@@ -30,8 +37,10 @@ impl Fixed {
         let job = &*sealed.job;
         let has = |name: &str| job.headers.keys().any(|given| given.eq_ignore_ascii_case(name));
         let (mut first, mut last) = (Vec::new(), Vec::new());
-        field::write_addresses("From", [&address(&job.from)], &mut first);
-        if !job.reply_to.is_empty() {
+        if !is_template(&job.from) {
+            field::write_addresses("From", [&address(&job.from)], &mut first);
+        }
+        if !job.reply_to.is_empty() && !job.reply_to.iter().any(is_template) {
             let list: Vec<Address> = job.reply_to.iter().map(address).collect();
             field::write_addresses("Reply-To", &list, &mut first);
         }

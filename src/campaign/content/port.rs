@@ -357,9 +357,16 @@ fn address_in(row: &[u8]) -> Option<String> {
     Some(row["email"].as_str()?.to_owned())
 }
 
-fn problem_of(error: BlueprintError) -> Problem {
+pub(super) fn problem_of(error: BlueprintError) -> Problem {
     match error {
-        BlueprintError::Template(error) => template(&error.part.clone(), &error),
+        BlueprintError::Template(error) => {
+            let field = match error.part.strip_prefix("headers.Reply-To[") {
+                Some(place) => format!("reply_to[{place}"),
+                None if error.part == "from_name" => "from".to_owned(),
+                None => error.part.clone(),
+            };
+            template(&field, &error)
+        }
         BlueprintError::Build(error) => Problem::new(error.field, error.reason),
     }
 }

@@ -194,6 +194,57 @@ fn a_variable_gets_out_of_no_place() {
     }
 }
 
+/// The display name comes from data: it must not become another address, another field or another line.
+#[test]
+fn the_names_of_from_and_reply_to_are_templates() {
+    let outside = outside(true);
+    let change = json!({
+        "from": {"name": "{{ agent }} von Acmé", "email": "shop@acme.example"},
+        "reply_to": [{"name": "{{ agent | default('') }}", "email": "help@acme.example"}, "second@acme.example"],
+    });
+    let of = |agent: &str| {
+        let row = json!({"email": "j@sink.test", "vars": {"first_name": "Z", "town": "L", "agent": agent}}).to_string();
+        octets(&blueprint(change.clone()), &row, &outside)
+    };
+    for agent in ["Zoë", "<evil@bank.example>, x", "a\r\nBcc: all@acme.example", "\"x\" <y@z.example>", "=?utf-8?q?x?="]
+    {
+        let made = of(agent);
+        let parsed = parse(&made);
+        let from = parsed.from().expect("there").as_list().expect("a list");
+        assert_eq!(from.len(), 1, "{agent:?}: {}", header(&made));
+        assert_eq!(from[0].address(), Some("shop@acme.example"), "{agent:?}");
+        assert!(parsed.header("Bcc").is_none(), "{agent:?}: {}", header(&made));
+        let reply = parsed.reply_to().expect("there").as_list().expect("a list");
+        let addresses: Vec<_> = reply.iter().filter_map(|a| a.address()).collect();
+        assert_eq!(addresses, ["help@acme.example", "second@acme.example"], "{agent:?}");
+    }
+    let made = of("Zoë");
+    assert_eq!(parse(&made).from().and_then(|a| a.first()).and_then(|a| a.name()), Some("Zoë von Acmé"));
+    assert_eq!(parse(&made).reply_to().and_then(|a| a.first()).and_then(|a| a.name()), Some("Zoë"));
+    // One who has no agent is found before the start; where the name may be empty, only the address stands there.
+    let lacks = r#"{"email":"j@sink.test","vars":{"first_name":"Z","town":"L"}}"#;
+    let made = blueprint(change.clone());
+    assert_eq!(made.missing(&target(lacks), &outside).expect("readable"), ["agent"]);
+    assert!(made.draw(&target(lacks), &outside).is_err());
+    let only_reply = json!({"reply_to": [{"name": "{{ agent | default('') }}", "email": "help@acme.example"}]});
+    let made = octets(&blueprint(only_reply), lacks, &outside);
+    let parsed = parse(&made);
+    assert_eq!(
+        parsed.reply_to().and_then(|a| a.first()).map(|a| (a.name(), a.address())),
+        Some((None, Some("help@acme.example")))
+    );
+    // What can't be read is told with its field.
+    let broken = |change: serde_json::Value| {
+        let error = Blueprint::new(sealed(change)).expect_err("it can't be read");
+        super::port::problem_of(error).field
+    };
+    assert_eq!(broken(json!({"from": {"name": "{{ agent", "email": "shop@acme.example"}})), "from");
+    assert_eq!(
+        broken(json!({"reply_to": ["a@acme.example", {"name": "{{ x | nofilter }}", "email": "b@acme.example"}]})),
+        "reply_to[1]"
+    );
+}
+
 #[test]
 fn one_click_where_it_is_owed_and_can_be_served() {
     let check = |change: serde_json::Value, public: bool, ways: usize, post: bool| {

@@ -169,6 +169,7 @@ impl Campaigns {
                 return Err(error);
             }
         };
+        self.moved(Action::Start);
         info!(%tenant, campaign = %id, %by, rows = record.rows, state = %record.state, "campaign started");
         self.started(&record, &head.job, false, findings).await
     }
@@ -190,13 +191,21 @@ impl Campaigns {
         let ports = &self.parts().ports;
         let mut findings = ports.check.check(Arc::clone(&head)).await;
         let upload = ports.recipients.counters(Arc::clone(&head)).await?;
-        if upload.offset > 0 && !upload.complete {
+        // A compressed one has no offset inside; that rows were read tells of it.
+        if !upload.complete && (upload.offset > 0 || upload.read > 0) {
+            let (here, fix) = match upload.offset {
+                0 => (
+                    format!("{} rows are here", upload.read),
+                    "send it again from its beginning: nobody is taken twice",
+                ),
+                octets => (format!("{octets} octets are here"), "go on with the upload from there"),
+            };
             findings.push(Finding {
                 severity: Severity::Error,
                 check: "upload".into(),
-                message: format!("the upload has not come to its end: {} octets are here", upload.offset),
+                message: format!("the upload has not come to its end: {here}"),
                 why: Some("recipients after this place would get nothing".into()),
-                fix: Some("go on with the upload from there".into()),
+                fix: Some(fix.into()),
             });
         }
         for missing in ports.content.missing(Arc::clone(&head)).await? {
@@ -224,6 +233,7 @@ impl Campaigns {
     async fn refuse(&self, entry: &Entry, record: &Record, reason: &str) -> Result<(), CampaignError> {
         let state = way(record, Action::Refuse)?.unwrap_or(record.state);
         let record = Record { state, reason: Some(format!("not started: {reason}")), ..Record::clone(record) };
+        self.moved(Action::Refuse);
         self.commit(entry, record, Vec::new()).await.map(drop)
     }
 
@@ -241,7 +251,7 @@ impl Campaigns {
         let mut record =
             Record { started: Some(now), due: Some(due), rows, forced, reason: None, ..Record::clone(record) };
         record.state = if due > now { State::Scheduled } else { State::Running };
-        let mut changes = vec![self.run_change(&record, job, Duration::ZERO)];
+        let mut changes = vec![self.run_change(&record, job)];
         changes.extend(begin(&mut record, now));
         // The egress side asks for it as soon as the commit is told; so the scheduler's control comes first, too.
         self.seal(&record, Arc::clone(job));
@@ -252,8 +262,9 @@ impl Campaigns {
         Ok(record)
     }
 
-    /// How its rows are sent; `held` is how long it was held: that does not count as their age.
-    fn run_change(&self, record: &Record, job: &Job, held: Duration) -> StoreChange {
+    /// How its rows are sent. How long it was held before does not count as their age.
+    fn run_change(&self, record: &Record, job: &Job) -> StoreChange {
+        let held = Duration::from_millis(record.held_ms);
         let accepted = record.started.unwrap_or(record.updated);
         let due = record.due.unwrap_or(accepted);
         let expire_after = match job.expire_after {
@@ -320,6 +331,7 @@ impl Campaigns {
         let job = self.head_of(&record).await?.job.clone();
         let record = Record { state, reason, held_since: Some(now), ..Record::clone(&record) };
         let record = self.commit(entry, record, vec![StoreChange::Event(Box::new(told))]).await?;
+        self.moved(action);
         let in_flight = self.tell(entry, &job).await?;
         info!(tenant = %record.tenant, campaign = %record.id, by, state = %record.state, in_flight, "campaign held");
         Ok(answer(&record, false, in_flight, counts.waiting))
@@ -362,16 +374,18 @@ impl Campaigns {
         }
         let job = self.head_of(&before).await?.job.clone();
         let now = self.now();
-        let mut record = Record { reason: None, held_since: None, ..Record::clone(&before) };
+        let held = before.held_since.map_or(Duration::ZERO, |since| now.since(since));
+        let held_ms = before.held_ms.saturating_add(u64::try_from(held.as_millis()).unwrap_or(u64::MAX));
+        let mut record = Record { reason: None, held_since: None, held_ms, ..Record::clone(&before) };
         record.state = if record.due.is_some_and(|due| due > now) { State::Scheduled } else { State::Running };
         if before.state == State::Halted {
             record.stop_base = Some(stop::base(&counts));
         }
         let told = event(EventKind::CampaignResumed, &record, now, counts.waiting, reason.as_deref());
         let mut changes = vec![StoreChange::Event(Box::new(told))];
-        if let (Some(run), Some(since)) = (run, before.held_since) {
+        if let Some(run) = run {
             // A week's pause must not be a week of age: else a resume would only expire.
-            let run = Run { expire_after: run.expire_after.saturating_add(now.since(since)), ..run };
+            let run = Run { expire_after: run.expire_after.saturating_add(held), ..run };
             changes.push(StoreChange::Run(Box::new(RunChange {
                 campaign: record.no,
                 step: FIRST_STEP,
@@ -381,6 +395,7 @@ impl Campaigns {
         changes.extend(begin(&mut record, now));
         let record = self.commit(&entry, record, changes).await?;
         let in_flight = self.tell(&entry, &job).await?;
+        self.moved(Action::Resume);
         info!(%tenant, campaign = %id, %by, "campaign resumed");
         Ok(answer(&record, false, in_flight, counts.waiting))
     }
@@ -420,6 +435,7 @@ impl Campaigns {
             changes.push(StoreChange::Run(Box::new(RunChange { campaign: record.no, step: FIRST_STEP, run: None })));
         }
         let record = self.commit(&entry, record, changes).await?;
+        self.moved(Action::Cancel);
         info!(%tenant, campaign = %id, %by, waiting, "campaign cancelled");
         let in_flight = if live { self.sweep(&entry, &by).await? } else { 0 };
         Ok(answer(&record, false, in_flight, waiting))
@@ -475,8 +491,7 @@ impl Campaigns {
         }
         let record = Record { overrides, ..Record::clone(&record) };
         // A slower rate makes it longer: its rows must not expire by that.
-        let changes =
-            if record.state.is_live() { vec![self.run_change(&record, &job, Duration::ZERO)] } else { Vec::new() };
+        let changes = if record.state.is_live() { vec![self.run_change(&record, &job)] } else { Vec::new() };
         let record = self.commit(&entry, record, changes).await?;
         if record.state.is_live() {
             self.tell(&entry, &job).await?;

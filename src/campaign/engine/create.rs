@@ -69,6 +69,7 @@ impl Campaigns {
             ended: None,
             running_since: None,
             held_since: None,
+            held_ms: 0,
             sweeping: false,
             rows: 0,
             forced: None,
@@ -90,6 +91,7 @@ impl Campaigns {
         *next = after;
         let record = self.commit(&entry, Record::clone(&entry.record()), changes).await?;
         self.0.all.write().insert(entry);
+        self.stands(record.state, 1);
         Ok(Created { record, new: true })
     }
 
@@ -229,6 +231,8 @@ impl Campaigns {
         all.by_id.remove(&(tenant, id));
         all.by_no.remove(&record.no);
         drop(all);
+        self.stands(record.state, -1);
+        self.moved(Action::Delete);
         self.unseal(record.no);
         Ok(())
     }

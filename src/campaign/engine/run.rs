@@ -127,6 +127,7 @@ impl Campaigns {
             let mut running = Record { state, ..Record::clone(&record) };
             let changes = begin(&mut running, now).into_iter().collect();
             record = self.commit(entry, running, changes).await?;
+            self.moved(Action::Run);
         }
         if counts.waiting == 0 {
             self.finish(entry, &record, &counts).await?;
@@ -158,6 +159,7 @@ impl Campaigns {
         let changes = vec![StoreChange::Event(Box::new(told)), StoreChange::Run(Box::new(run))];
         let record = self.commit(entry, ended, changes).await?;
         self.unseal(record.no);
+        self.moved(Action::Finish);
         info!(tenant = %record.tenant, campaign = %record.id, delivered = counts.delivered, total = counts.total, "campaign done");
         Ok(())
     }

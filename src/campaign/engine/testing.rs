@@ -11,7 +11,7 @@ use super::super::ports::*;
 use super::*;
 use crate::queue::admin::{Changed, CommandError};
 use crate::store::{LedgerRequest, ReadRequest};
-use crate::types::{EventSeq, MessageId};
+use crate::types::{DeliveryId, Domain, EventSeq, MessageId, QueueId, RowId};
 
 #[derive(Default)]
 pub struct Disk {
@@ -29,6 +29,7 @@ pub struct World {
     pub clock: Clock,
     pub fake: Arc<Fake>,
     pub campaigns: Campaigns,
+    pub metrics: CampaignMetrics,
     pub controls: Vec<CampaignControl>,
 }
 
@@ -46,6 +47,17 @@ impl Steer for Fake {
     fn set(&self, control: CampaignControl) -> Fut<'_, Result<u64, CommandError>> {
         self.told.lock().push(control);
         Box::pin(async { Ok(self.in_flight.load(Ordering::Relaxed)) })
+    }
+
+    fn in_flight(&self, campaign: CampaignNo) -> Fut<'_, Result<Vec<RowId>, CommandError>> {
+        let row = move |seq| RowId { campaign, step: FIRST_STEP, queue: QueueId(1), slot: 0, seq };
+        let count = self.in_flight.load(Ordering::Relaxed) as u32;
+        Box::pin(async move { Ok((0..count).map(row).collect()) })
+    }
+
+    fn erase(&self, _: &Name, _: &Domain, what: DeliveryId, _: &str) -> Fut<'_, Result<(), CommandError>> {
+        self.cancelled.lock().push(what.to_string());
+        Box::pin(async { Ok(()) })
     }
 
     fn cancel(&self, _: &Name, campaign: &Name, _: &str, _: &str) -> Fut<'_, Result<Changed, CommandError>> {
@@ -208,9 +220,11 @@ impl World {
         config.tenants.push(serde_json::from_str(tenant).expect("a tenant"));
         let ports = Ports { steer: fake.clone(), recipients: fake.clone(), check: fake.clone(), content: fake.clone() };
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let parts = Parts { config, clock: clock.clone(), ledger, reader, ports, sealings: Sealings::default() };
+        let metrics = CampaignMetrics::register(&crate::metrics::Registry::new());
+        let sealings = Sealings::default();
+        let parts = Parts { config, clock: clock.clone(), ledger, reader, ports, sealings, metrics: metrics.clone() };
         let (campaigns, controls) = Campaigns::open(parts).await.expect("a readable store");
-        Self { disk, committed, clock, fake, campaigns, controls }
+        Self { disk, committed, clock, fake, campaigns, metrics, controls }
     }
 
     /// The process ends and another begins on the same disk.

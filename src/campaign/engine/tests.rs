@@ -104,6 +104,40 @@ async fn a_pause_tells_what_is_in_flight_survives_a_restart_and_costs_no_age() {
     assert_eq!(w.last_told().hold, None);
     assert_eq!(w.disk.lock().runs[&no.0].expire_after, hours * 72);
     assert_eq!(w.events(), ["campaign_started 10", "campaign_paused 10 lunch", "campaign_resumed 10"]);
+    // A change writes how its rows are sent anew: what the pauses have added is not forgotten, in a second one neither.
+    let change = |rate: &str| LiveChange { rate: Some(rate.parse().ok()), ..LiveChange::default() };
+    w.campaigns.change(name("acme"), name("a"), change("10/min"), "me".into()).await.expect("changed");
+    assert_eq!(w.disk.lock().runs[&no.0].expire_after, hours * 72);
+    w.campaigns.pause(name("acme"), name("a"), None, "me".into()).await.expect("paused");
+    w.clock.advance(hours * 5);
+    w.campaigns.change(name("acme"), name("a"), change("20/min"), "me".into()).await.expect("changed");
+    w.campaigns.resume(name("acme"), name("a"), None, "me".into()).await.expect("resumed");
+    assert_eq!(w.disk.lock().runs[&no.0].expire_after, hours * 77);
+}
+
+#[tokio::test]
+async fn a_view_tells_what_is_in_flight_and_metrics_where_campaigns_stand() {
+    let w = World::new().await;
+    w.ready("a", 10, "").await;
+    w.fake.in_flight.store(4, Ordering::Relaxed);
+    let in_flight = || async { w.campaigns.view(&name("acme"), &name("a")).await.expect("there").in_flight };
+    assert_eq!(in_flight().await, Some(0), "nothing of a draft is sent");
+    w.start("a", None).await.expect("started");
+    assert_eq!(in_flight().await, Some(4));
+    let stand = |w: &World, state: State| w.metrics.campaigns.with_label_values(&[state.as_str()]).get();
+    let moved = |w: &World, action: &str| w.metrics.actions.with_label_values(&[action]).get();
+    assert_eq!((stand(&w, State::Draft), stand(&w, State::Running), moved(&w, "start")), (0, 1, 1));
+    w.campaigns.pause(name("acme"), name("a"), None, "me".into()).await.expect("paused");
+    assert_eq!((stand(&w, State::Running), stand(&w, State::Paused), moved(&w, "pause")), (0, 1, 1));
+    let w = w.restart().await;
+    assert_eq!(
+        (stand(&w, State::Paused), moved(&w, "pause")),
+        (1, 0),
+        "gauges are of what is, counters of this process"
+    );
+    w.campaigns.cancel(name("acme"), name("a"), None, "me".into()).await.expect("cancelled");
+    w.campaigns.delete(name("acme"), name("a")).await.expect("deleted");
+    assert!(State::ALL.iter().all(|state| stand(&w, *state) == 0));
 }
 
 #[tokio::test]

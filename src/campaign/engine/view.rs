@@ -95,6 +95,9 @@ pub struct CampaignView {
     pub ended: Option<Timestamp>,
     /// How many rows came to which end.
     pub counts: Counts,
+    /// Rows that are in an attempt now, which nothing stops any more; not there when the scheduler does not answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub in_flight: Option<u64>,
     /// How fast it goes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rates: Option<Rates>,
@@ -124,7 +127,11 @@ impl Campaigns {
         let head = self.head_of(&record).await?;
         let counts = Counts::of(&self.counts(record.no).await?.1);
         let upload = self.parts().ports.recipients.counters(Arc::clone(&head)).await?;
-        Ok(self.shown(&entry, &record, &head.job, counts, upload))
+        let in_flight = match self.sealings().get(record.no) {
+            Some(_) => self.parts().ports.steer.in_flight(record.no).await.ok().map(|rows| rows.len() as u64),
+            None => Some(0),
+        };
+        Ok(CampaignView { in_flight, ..self.shown(&entry, &record, &head.job, counts, upload) })
     }
 
     fn shown(&self, entry: &Entry, record: &Record, job: &Job, counts: Counts, upload: UploadCounters) -> CampaignView {
@@ -153,6 +160,7 @@ impl Campaigns {
             due: record.due,
             ended: record.ended,
             counts,
+            in_flight: None,
             rates,
             eta: eta(record, job, &counts, rates, now),
             hold: hold(record, job, now),

@@ -33,6 +33,11 @@ struct World {
     on_missing: OnMissing,
     size_max: u64,
     with_key: bool,
+    /// Whose key signs.
+    key_domain: &'static str,
+    key_file: bool,
+    /// The message as a whole, in place of the header and a line.
+    raw: Option<&'static [u8]>,
 }
 
 fn texts(texts: &[&str]) -> Said {
@@ -76,31 +81,38 @@ impl World {
             on_missing: OnMissing::Skip,
             size_max: 1 << 20,
             with_key: true,
+            key_domain: "acme.example",
+            key_file: true,
+            raw: None,
         }
     }
 }
 
-fn ring(private_pem: &str) -> KeyRing {
+fn ring(private_pem: &str, domain: &str, usable: bool) -> KeyRing {
     let private = PrivateKey::from_pem(private_pem.as_bytes(), Algorithm::Ed25519Sha256).expect("a key");
     let key = Key {
-        domain: Domain::parse("acme.example").expect("valid"),
+        domain: Domain::parse(domain).expect("valid"),
         selector: "s1".into(),
         algorithm: Algorithm::Ed25519Sha256,
         active_from: None,
-        private: Ok(private),
+        private: if usable { Ok(private) } else { Err("the file is not there".into()) },
     };
-    KeyRing::new(vec![KeySpec { key, sign_for: Vec::new() }])
+    let acme = Domain::parse("acme.example").expect("valid");
+    KeyRing::new(vec![KeySpec { key, sign_for: vec![crate::dkim::SignFor::Exact(acme)] }])
 }
 
 fn report(change: impl Fn(&mut World)) -> Report {
     let made = keygen(Algorithm::Ed25519Sha256).expect("a key");
     let mut world = World::new(&made.public_base64);
     change(&mut world);
-    let ring = if world.with_key { ring(&made.private_pem) } else { KeyRing::default() };
+    let made_ring = |usable| ring(&made.private_pem, world.key_domain, usable);
+    let signs = if world.with_key { made_ring(true) } else { KeyRing::default() };
+    let ring = if world.with_key { made_ring(world.key_file) } else { KeyRing::default() };
     let config: Config = toml::from_str(&world.toml).expect("valid");
     let body = format!("{}\r\nHello\r\n", world.header);
-    let mut raw = sign(body.as_bytes(), ring.keys(), NOW).expect("signed");
+    let mut raw = sign(body.as_bytes(), signs.keys(), NOW).expect("signed");
     raw.extend_from_slice(body.as_bytes());
+    let raw = world.raw.map_or(raw, <[u8]>::to_vec);
     let sample = Sample { of: "row 1", raw: &raw, html: world.html.as_deref(), text: world.text.as_deref() };
     let from = Mailbox::parse("news@acme.example").expect("valid");
     let pool = Name::parse("bulk").expect("valid");
@@ -309,6 +321,58 @@ fn rows() {
     });
     assert!(found.blocks());
     assert_eq!(found.findings[0].title, "first_name missing in 1,204 of 80,000");
+}
+
+/// What is said of a few campaigns only.
+#[test]
+fn sizes_lists_and_places_of_rare_findings() {
+    let long: &'static str = Box::leak(format!("X-Long: {}\r\nTo: ada@", "y".repeat(1_100)).into_boxed_str());
+    check(header("To: ada@", long), &["error header-line-long"]);
+    let lines: &'static str = Box::leak(format!("{}To: ada@", "X-Pad: 0123456789\r\n".repeat(60_000)).into_boxed_str());
+    let large = move |world: &mut World| {
+        header("To: ada@", lines)(world);
+        world.size_max = 1 << 24;
+    };
+    check(large, &["warning message-large"]);
+    let subject: &'static str = Box::leak("a long story about shoes ".repeat(6).into_boxed_str());
+    check(header("Shoes for Ada", subject), &["warning subject-long"]);
+    check(|world| world.rows.duplicates = 10, &["info rows-duplicate"]);
+    check(|world| world.rows.duplicates = 5_000, &["warning rows-duplicate"]);
+    check(|world| world.rows.role_accounts = 10, &["info rows-role-accounts"]);
+    let found = report(|world| world.raw = Some(b""));
+    assert!(found.blocks() && found.findings.iter().any(|f| f.code == "sample-unreadable"), "{:#?}", found.findings);
+    let inside = |world: &mut World| world.toml = world.toml.replace("203.0.113.5", "10.0.0.5");
+    check(inside, &["warning source-not-public"]);
+    check(|world| world.key_file = false, &["error dkim-key-unreadable"]);
+    let no_way_back = |world: &mut World| {
+        world.toml = world.toml.replace("bounce_domain = 'bounce.acme.example'\n", "");
+        world.zone.insert(Ask::Texts("acme.example".into()), texts(&["v=spf1 ip4:203.0.113.5 -all"]));
+    };
+    check(no_way_back, &["warning bounce-domain-missing"]);
+}
+
+/// The key of a provider signs, not one of the domain that people see.
+#[test]
+fn alignment() {
+    let other_key = |world: &mut World| {
+        let record = world.zone.remove(&Ask::Texts("s1._domainkey.acme.example".into())).expect("there");
+        world.zone.insert(Ask::Texts("s1._domainkey.esp.test".into()), record);
+        world.key_domain = "esp.test";
+    };
+    let codes = |change: &dyn Fn(&mut World)| {
+        let findings = report(change).findings;
+        let codes: Vec<String> =
+            findings.iter().map(|f| f.code.to_string()).filter(|code| code.ends_with("aligned")).collect();
+        codes
+    };
+    assert_eq!(codes(&other_key), ["dkim-not-aligned"]);
+    let other_path = |world: &mut World| {
+        other_key(world);
+        world.toml = world.toml.replace("bounce.acme.example", "bounce.esp.test");
+        world.zone.insert(Ask::Texts("bounce.esp.test".into()), texts(&["v=spf1 ip4:203.0.113.5 -all"]));
+        world.zone.insert(Ask::Hosts("bounce.esp.test".into()), texts(&["mta.acme.example"]));
+    };
+    assert_eq!(codes(&other_path), ["dmarc-not-aligned"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::campaign::contacts::Contacts;
 use crate::campaign::model::{CampaignHead, Record, UploadCounters, keys};
 use crate::campaign::ports::{self, Fut, UploadRequest};
 use crate::config::Config;
+use crate::metrics::campaign::CampaignMetrics;
 use crate::seam::clock::Clock;
 use crate::store::{Change, ReadError};
 use crate::suppression::Suppressions;
@@ -98,8 +99,10 @@ impl RecipientsPort {
         let target = Arc::new(self.target(head).await?);
         let (sender, receiver) = chunks();
         let given = request.offset.unwrap_or(0);
-        let (uploaded, ()) =
-            tokio::join!(self.recipients.upload(target, input, receiver), pump(body, sender, request.complete));
+        let (uploaded, ()) = tokio::join!(
+            self.recipients.upload(target, input, receiver),
+            pump(body, sender, request.complete, self.recipients.metrics())
+        );
         answer(uploaded, given, request.complete)
     }
 }
@@ -108,12 +111,20 @@ impl RecipientsPort {
 const DEFAULT_POOL: &str = "default";
 
 /// Hands on what comes. Where the file does not end here, its last line may be half a row: that is the same as a break.
-async fn pump(mut body: Box<dyn ports::Chunks + '_>, sender: Chunks, complete: bool) {
+async fn pump(
+    mut body: Box<dyn ports::Chunks + '_>,
+    sender: Chunks,
+    complete: bool,
+    metrics: Option<&CampaignMetrics>,
+) {
     loop {
         let chunk = match body.next().await {
             // An empty chunk says the end in the channel.
             Some(Ok(chunk)) if chunk.is_empty() => continue,
-            Some(Ok(chunk)) => Ok(chunk),
+            Some(Ok(chunk)) => {
+                metrics.inspect(|m| m.upload_octets.inc_by(chunk.len() as u64));
+                Ok(chunk)
+            }
             Some(Err(why)) => Err(BodyError::BrokenOff(why)),
             None if complete => Ok(Bytes::new()),
             None => Err(BodyError::BrokenOff("more is to come".into())),

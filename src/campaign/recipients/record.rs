@@ -104,12 +104,17 @@ impl UploadRecord {
         let counters = &mut self.counters;
         match rejected.reason {
             Reason::Invalid => counters.invalid += 1,
-            Reason::TooLong => self.too_long += 1,
+            // Told apart beside the counters, in whose words each row that is not taken has a place.
+            Reason::TooLong => {
+                counters.invalid += 1;
+                self.too_long += 1;
+            }
             Reason::Duplicate => counters.duplicate += 1,
             Reason::Suppressed => counters.suppressed += 1,
             Reason::RoleAccount => counters.role += 1,
             Reason::Excluded => counters.excluded += 1,
             Reason::SegmentFailed => {
+                counters.excluded += 1;
                 self.segment_failed += 1;
                 let new = !self.failures.contains_key(&rejected.detail);
                 let kind = if new && self.failures.len() >= FAILURE_KINDS_MAX {

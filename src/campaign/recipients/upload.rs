@@ -25,6 +25,7 @@ use super::reading::{Batch, Parsed, Start, read};
 use super::record::{Reject, UploadRecord, chunk_key, decode_chunk, encode_chunk};
 use super::row::{Reason, Rejected, UploadRow};
 use crate::event::EventKind;
+use crate::metrics::campaign::CampaignMetrics;
 use crate::seam::clock::Clock;
 use crate::store::{Change, Ledger, NewRow, NewRows, ReadError, Reader, SentStatus, SubmitError, Table};
 use crate::types::{AddressHash, CampaignNo, Domain, Mailbox, QueueKey};
@@ -116,6 +117,7 @@ struct Inner {
     reader: Reader,
     clock: Clock,
     screen: Arc<dyn Screen>,
+    metrics: Option<CampaignMetrics>,
     busy: Mutex<HashSet<CampaignNo>>,
 }
 
@@ -128,13 +130,28 @@ struct Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.inner.busy.lock().remove(&self.campaign);
+        if let Some(metrics) = &self.inner.metrics {
+            metrics.uploads.dec();
+        }
     }
 }
 
 impl Recipients {
     /// An engine over this store.
     pub fn new(ledger: Ledger, reader: Reader, clock: Clock, screen: Arc<dyn Screen>) -> Self {
-        Self(Arc::new(Inner { ledger, reader, clock, screen, busy: Mutex::default() }))
+        Self(Arc::new(Inner { ledger, reader, clock, screen, metrics: None, busy: Mutex::default() }))
+    }
+
+    /// The same, with what it does counted there.
+    pub fn counted(self, metrics: CampaignMetrics) -> Self {
+        let Inner { ledger, reader, clock, screen, .. } = &*self.0;
+        let (ledger, reader, clock, screen) = (ledger.clone(), reader.clone(), clock.clone(), screen.clone());
+        Self(Arc::new(Inner { ledger, reader, clock, screen, metrics: Some(metrics), busy: Mutex::default() }))
+    }
+
+    /// What is counted.
+    pub(super) fn metrics(&self) -> Option<&CampaignMetrics> {
+        self.0.metrics.as_ref()
     }
 
     /// The store's reading side.
@@ -217,6 +234,9 @@ impl Recipients {
             return Err(UploadError::TooMany);
         }
         busy.insert(campaign);
+        if let Some(metrics) = &self.0.metrics {
+            metrics.uploads.inc();
+        }
         Ok(Claim { inner: self.0.clone(), campaign })
     }
 }
@@ -274,6 +294,9 @@ impl Upload {
             (error, _) => error,
         };
         self.added = self.saved.counters.accepted - before;
+        if let Some(metrics) = &self.inner.metrics {
+            metrics.uploads_broken.inc_by(u64::from(error.is_some()));
+        }
         Uploaded { record: self.saved, added: self.added, error }
     }
 
@@ -308,6 +331,9 @@ impl Upload {
     async fn settle(&mut self) -> Result<(), UploadError> {
         let Some((record, commit)) = self.committing.take() else { return Ok(()) };
         commit.await.map_err(|e| UploadError::Failed(e.to_string()))??;
+        if let Some(metrics) = &self.inner.metrics {
+            metrics.rows.inc_by(record.counters.accepted.saturating_sub(self.saved.counters.accepted));
+        }
         self.saved = record;
         Ok(())
     }
@@ -358,6 +384,9 @@ impl Upload {
                 Err(rejected) => {
                     self.record.counters.read += 1;
                     self.record.count(place, &rejected);
+                    if let Some(metrics) = &self.inner.metrics {
+                        metrics.rejected.with_label_values(&[rejected.reason.as_str()]).inc();
+                    }
                     if self.record.keeps_reject() {
                         let Rejected { reason, address, detail } = rejected;
                         let part = self.record.part;

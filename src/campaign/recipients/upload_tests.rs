@@ -114,7 +114,7 @@ async fn every_row_is_stored_or_told() {
     let counters = &uploaded.record.counters;
     assert_eq!((counters.read, counters.accepted, uploaded.added), (8, 2, 2));
     assert_eq!((counters.invalid, counters.duplicate, counters.suppressed), (1, 1, 1));
-    assert_eq!((counters.role, counters.excluded, uploaded.record.segment_failed), (1, 1, 1));
+    assert_eq!((counters.role, counters.excluded, uploaded.record.segment_failed), (1, 2, 1));
     assert_eq!(uploaded.record.unknown_zones, 1);
     assert_eq!(uploaded.record.failures["town is undefined"], super::super::Failures { rows: 1, first: vec![7] });
     assert_eq!((counters.complete, counters.offset), (true, body.len() as u64));

@@ -1,6 +1,6 @@
 //! `posthaste contacts …`: audiences that the daemon keeps.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -9,6 +9,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::client::with_query;
+use super::human::size;
 use super::out::{Table, printable};
 use super::{Client, Connection, Out};
 use crate::campaign::contacts::{Contact, ImportDone};
@@ -73,7 +74,7 @@ pub enum ContactsCommand {
         audience: String,
         /// The address
         address: String,
-        /// Out of all audiences of the tenant
+        /// Out of all that is kept of the tenant: audiences, rows of campaigns, waiting messages, events
         #[arg(long)]
         erase: bool,
     },
@@ -108,10 +109,18 @@ pub async fn run(args: &ContactsArgs, client: &Client, out: &mut Out) -> anyhow:
             out.table(&table, "no audience")
         }
         ContactsCommand::Import { audience, file, types } => {
-            let body = std::fs::read(file).with_context(|| file.display().to_string())?;
+            let length = std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
             let path = path(audience, &[("types", types.clone())]);
-            let answer = client.bytes_of(Method::PUT, &path, "application/octet-stream", body).await?;
-            imported(&serde_json::from_slice(&answer)?, out)
+            // As a stream: the daemon takes it batch by batch, so its size does not matter on either side. Sent again after a break it
+            // changes nothing of what is there.
+            let progress = progress(length, out);
+            let is_shown = progress.is_some();
+            let tell = move |sent| progress.iter().for_each(|tell| tell(sent));
+            let answer = client.put_file(&path, file, 0, "application/octet-stream", &[], tell).await;
+            if is_shown {
+                eprintln!();
+            }
+            imported(&serde_json::from_slice(&answer?.1)?, out)
         }
         ContactsCommand::Export { audience, output } => {
             let mut file = match output {
@@ -154,6 +163,14 @@ pub async fn run(args: &ContactsArgs, client: &Client, out: &mut Out) -> anyhow:
             out.line(printable(&format!("{address} is taken out of {from}")))
         }
     }
+}
+
+/// What shows how much was sent, where somebody looks.
+fn progress(length: u64, out: &Out) -> Option<impl Fn(u64) + Send + Sync + use<>> {
+    (std::io::stderr().is_terminal() && !out.json).then_some(move |sent: u64| {
+        let share = sent.saturating_mul(100).checked_div(length).unwrap_or(100);
+        eprint!("\r{share:>3} %  {} of {} sent ", size(sent), size(length));
+    })
 }
 
 /// A contact as a row that can be imported again, without the times.

@@ -175,6 +175,7 @@ impl Target {
             pool: self.pool.clone(),
             class: self.class,
             message: self.message,
+            recipient: None,
             older_than: self
                 .older_than
                 .map(|age| Timestamp::from_millis(now.as_millis().saturating_sub(age.0.as_millis() as u64))),

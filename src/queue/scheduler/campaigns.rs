@@ -21,7 +21,7 @@ use super::sites::SiteId;
 use super::timers::TimerKey;
 use crate::config::Rate;
 use crate::queue::admin::{CampaignControl, Hold, HoldKind, PRIORITY_DEFAULT};
-use crate::shaping::{CampaignState, Limit, Pace, Reason};
+use crate::shaping::{CampaignState, Limit, Pace, Paced, Reason};
 use crate::types::{Name, QueueId, QueueKey, Timestamp};
 
 /// Turns are not given out more often than this.
@@ -43,7 +43,7 @@ pub(super) struct Campaigns {
 #[derive(Debug)]
 struct Campaign {
     control: CampaignControl,
-    pace: Pace,
+    pace: Paced,
     /// When the next turn may be given: by the rate, and one more where messages may go and nobody is there to send them.
     turns: [Pace; 2],
     /// Queues that found nothing left in their turn; a connection is there for them.
@@ -135,13 +135,13 @@ impl Scheduler {
         if let Some(until) = control.hold.as_ref().and_then(|hold| hold.until) {
             self.timers.set(until, TimerKey::CampaignHold(id));
         }
-        let known = self.campaigns.all.get(&id).map(|c| (c.control.rate, c.pace));
+        let known = self.campaigns.all.remove(&id).map(|c| (c.control.rate, c.pace));
         let pace = match (control.rate, known) {
             (Some(new), Some((Some(old), pace))) if old == new => pace,
             // What went by the old rate, or by none, counts: a change gives nothing away.
-            (Some(rate), Some(_)) => Pace::used(rate, now),
-            (Some(rate), None) if restart => Pace::used(rate, now),
-            (Some(_) | None, _) => Pace::default(),
+            (Some(rate), Some(_)) => Paced::used(rate, now),
+            (Some(rate), None) if restart => Paced::used(rate, now),
+            (Some(_) | None, _) => Paced::default(),
         };
         let campaign = Campaign {
             control,
@@ -229,7 +229,7 @@ impl Scheduler {
         Some(CampaignState {
             name: campaign.control.campaign.as_str(),
             hold: campaign.hold(self.now).map(|hold| (hold.kind, hold.until)),
-            rate: campaign.control.rate.map(|rate| (rate, campaign.pace)),
+            rate: campaign.control.rate.map(|rate| (rate, campaign.pace.pace())),
             turn: if queue.status == Status::Rate { campaign.turns_at } else { Timestamp::ZERO },
         })
     }

@@ -164,8 +164,9 @@ impl Scheduler {
     /// Settles one, or has its message read; gives it back when too many are being read.
     fn carry_out(&mut self, mut disposal: Disposal, settle: &mut Settle) -> Option<Disposal> {
         let id = disposal.entry.key.delivery.message;
+        let erased = matches!(&disposal.how, How::Mark(mark) if mark.is_erasure());
         let needs_message =
-            !disposal.unreadable && !matches!(disposal.how, How::RetryNow | How::Missing | How::Unreadable);
+            !disposal.unreadable && !matches!(disposal.how, How::RetryNow | How::Missing | How::Unreadable) && !erased;
         let message = if needs_message { disposal.message.take().or_else(|| self.cache.get(id)) } else { None };
         if needs_message && message.is_none() {
             if self.disposals.waiting.len() >= READS_MAX {
@@ -205,8 +206,10 @@ impl Scheduler {
             }
             (How::Mark(mark), message) => {
                 let mut event = match &message {
-                    Some(message) => self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index),
-                    None => self.bare_event(mark.event_kind(), key, &entry),
+                    Some(message) if !mark.is_erasure() => {
+                        self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index)
+                    }
+                    Some(_) | None => self.bare_event(mark.event_kind(), key, &entry),
                 };
                 event.reason = Some(mark.words().into());
                 let next = match &mark.kind {
@@ -261,7 +264,7 @@ impl Scheduler {
     }
 
     /// An event about a recipient whose message is not at hand.
-    fn bare_event(&self, kind: EventKind, key: &QueueKey, entry: &QueueEntry) -> Event {
+    pub(super) fn bare_event(&self, kind: EventKind, key: &QueueKey, entry: &QueueEntry) -> Event {
         let mut event = Event::new(kind, self.now, key.tenant.clone());
         event.message_id = Some(entry.key.delivery.message);
         event.campaign = key.campaign.clone();

@@ -17,7 +17,7 @@ use super::sites::SiteId;
 use super::timers::TimerKey;
 use crate::config::{Config, OTHER};
 use crate::delivery::Plan;
-use crate::shaping::{Bucket, Control, Pace, ProviderLimits, ProviderState, provider_limits};
+use crate::shaping::{Bucket, Control, Paced, ProviderLimits, ProviderState, provider_limits};
 use crate::types::Timestamp;
 
 /// The place of a path in the table.
@@ -39,9 +39,9 @@ pub(super) struct ProviderPath {
     pub limits: Rc<ProviderLimits>,
     pub connections: u32,
     pub connection_rate: Bucket,
-    pub messages: Vec<Pace>,
+    pub messages: Vec<Paced>,
     pub control: Control,
-    pub ceiling: Pace,
+    pub ceiling: Paced,
     /// Sites of which a path is here.
     holders: u32,
     connection_line: VecDeque<SiteId>,
@@ -59,7 +59,7 @@ impl ProviderPath {
             connection_rate: self.connection_rate,
             messages: &self.messages,
             control: &self.control,
-            ceiling: self.ceiling,
+            ceiling: self.ceiling.pace(),
         }
     }
 
@@ -104,8 +104,8 @@ impl ProviderPath {
 
     /// How many messages may go now.
     fn ready(&self, now: Timestamp) -> usize {
-        let paces = self.limits.message_rates.iter().zip(&self.messages).map(|(l, pace)| pace.ready(l.rate, now));
-        let ceiling = self.control.ceiling_rate.map(|rate| self.ceiling.ready(rate, now));
+        let paces = self.limits.message_rates.iter().zip(&self.messages).map(|(l, pace)| pace.may(l.rate, now));
+        let ceiling = self.control.ceiling_rate.map(|rate| self.ceiling.may(rate, now));
         paces.chain(ceiling).min().unwrap_or(usize::MAX)
     }
 
@@ -119,7 +119,7 @@ impl ProviderPath {
         self.messages = limits
             .message_rates
             .iter()
-            .map(|l| old(l.rate).map_or_else(|| Pace::used(l.rate, now), |(_, pace)| *pace))
+            .map(|l| old(l.rate).map_or_else(|| Paced::used(l.rate, now), |(_, pace)| pace.clone()))
             .collect();
         self.limits = Rc::new(limits);
     }
@@ -147,7 +147,7 @@ impl Scheduler {
         }
         let limits = Rc::new(provider_limits(&self.config, &group));
         // What the process before this one sent counts as much as it can: a restart gives nothing away.
-        let messages = limits.message_rates.iter().map(|l| Pace::used(l.rate, self.started));
+        let messages = limits.message_rates.iter().map(|l| Paced::used(l.rate, self.started));
         let path = Box::new(ProviderPath {
             source,
             group,
@@ -157,7 +157,7 @@ impl Scheduler {
             connections: 0,
             connection_rate: Bucket::default(),
             control: Control::default(),
-            ceiling: Pace::default(),
+            ceiling: Paced::default(),
             holders: 1,
             connection_line: VecDeque::new(),
             time_line: VecDeque::new(),
@@ -210,7 +210,7 @@ impl Scheduler {
         if path.control.ceiling_rate != control.ceiling_rate
             && let Some(rate) = control.ceiling_rate
         {
-            path.ceiling = Pace::used(rate, now);
+            path.ceiling = Paced::used(rate, now);
         }
         path.control = control;
         self.released_paths.push(id);

@@ -314,7 +314,10 @@ impl Scheduler {
         }
         match self.mark_for(queue, entry) {
             Some(How::Mark(mark)) => {
-                let mut event = self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index);
+                let mut event = match mark.is_erasure() {
+                    true => self.bare_event(mark.event_kind(), key, entry),
+                    false => self.event(mark.event_kind(), key, &message.envelope, entry.key.delivery.index),
+                };
                 event.reason = Some(mark.words().into());
                 events.push(event);
                 match mark.target_pool() {

@@ -33,6 +33,8 @@ const OUTSTANDING_LOW: usize = 64;
 const READ_AGAIN_MIN: Duration = Duration::from_secs(1);
 /// And at least so often.
 const READ_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Whether a message that is to be taken out is still in an attempt is looked at so often.
+const ATTEMPT_AGAIN: Duration = Duration::from_millis(250);
 /// A queue is not searched for expired entries more often than this.
 const EXPIRY_AGAIN_MIN: Duration = Duration::from_secs(60);
 /// And not less often, while it holds entries that are not yet due.
@@ -76,7 +78,13 @@ impl Mark {
         let accepted = if entry.sent.is_some() { entry.accepted } else { message.timestamp() };
         accepted <= self.created
             && self.matcher.message.is_none_or(|m| m == message)
+            && self.matcher.recipient.is_none_or(|index| index == entry.key.delivery.index)
             && self.matcher.older_than.is_none_or(|t| accepted < t)
+    }
+
+    /// Whether a person is erased: what is told of it names nobody.
+    pub(super) fn is_erasure(&self) -> bool {
+        self.matcher.recipient.is_some()
     }
 
     pub(super) fn target_pool(&self) -> Option<Name> {
@@ -324,11 +332,26 @@ impl Scheduler {
 
     fn end_sweep(&mut self, id: u64) {
         let Some(sweep) = self.sweeps.remove(&id) else { return };
+        if let SweepKind::Mark(mark) = &sweep.kind
+            && self.is_in_attempt(mark)
+        {
+            // Tried again after this it would be as if nobody had ordered it: the mark stays until the attempt has ended.
+            self.sweeps.insert(id, sweep);
+            self.timers.set(self.now.after(ATTEMPT_AGAIN), TimerKey::Sweep(id));
+            return;
+        }
         match sweep.kind {
             SweepKind::Expire { queue, held } => self.end_expiry(queue, sweep.expires_min, held),
             SweepKind::Mark(mark) => self.end_mark(&mark),
             SweepKind::Retry(_) | SweepKind::Ahead => {}
         }
+    }
+
+    /// Whether a message that a mark names is in an attempt. Others are not waited for: their next attempt may be hours ahead.
+    fn is_in_attempt(&self, mark: &Mark) -> bool {
+        let Some(message) = mark.matcher.message else { return false };
+        let all = self.jobs.values().flat_map(|job| &job.recipients);
+        all.map(|(_, entry)| entry).any(|entry| entry.key.delivery.message == message && mark.concerns_entry(entry))
     }
 
     fn end_expiry(&mut self, id: QueueId, expires_min: Timestamp, held: bool) {

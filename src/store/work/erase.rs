@@ -5,7 +5,7 @@
 //!    the same batch: what is left of them is what is left to do, so a step begins where the last one ended, after a crash too.
 
 use super::super::steps::StepKey;
-use super::super::{Sent, SentStatus, keys, records, row_records};
+use super::super::{Next, Sent, SentStatus, Settled, keys, records, row_records};
 use super::{Work, WorkError};
 use crate::event::{Event, EventKind};
 use crate::types::{AddressHash, Name, RowId};
@@ -15,13 +15,17 @@ const ERASE_EVENTS_MAX: usize = 256;
 
 impl Work<'_> {
     /// The value of a row goes.
-    pub(super) fn erase_row(&mut self, id: RowId, hash: AddressHash) -> Result<(), WorkError> {
+    pub(super) fn erase_row(&mut self, id: RowId, hash: AddressHash, in_attempt: bool) -> Result<(), WorkError> {
         let Some(value) = self.spaces.rows.get(keys::row(id))? else { return Ok(()) };
         if row_records::row_hash(&value) != Ok(hash) {
             tracing::warn!(row = %id, "a row that was to be erased has another address, it stays");
             return Ok(());
         }
         self.erased.insert(id, hash);
+        self.steps.erased_row(id, self.now);
+        if in_attempt {
+            return Ok(());
+        }
         let step: StepKey = (id.campaign, id.step);
         if let Some(Sent { row, status: SentStatus::Waiting }) = self.sent_of(step, hash)?
             && row == id
@@ -41,7 +45,27 @@ impl Work<'_> {
     /// The events about an address are to be erased.
     pub(super) fn erase_events(&mut self, tenant: Name, hash: AddressHash) {
         self.state.insert(keys::erasure(&tenant, hash), Some(Vec::new()));
+        self.steps.erased_address((tenant.clone(), hash), self.now);
         self.steps.erase(tenant, hash);
+    }
+
+    /// The outcome of a row that was taken as not tried when it was erased, while its attempt had just begun: how it ended counts.
+    pub(super) fn settle_erased(&mut self, row: RowId, settled: Settled) -> Result<(), WorkError> {
+        let step: StepKey = (row.campaign, row.step);
+        let (Next::Done, Some(hash)) = (&settled.next, settled.sent) else { return Ok(()) };
+        let told = |event: &&Event| matches!(event.event, EventKind::Delivered | EventKind::Bounced);
+        let Some(end) = settled.events.iter().find(told) else { return Ok(()) };
+        let status = SentStatus::Ended(end.event, end.timestamp);
+        if matches!(self.sent_of(step, hash)?, Some(Sent { row: of, status: SentStatus::Ended(EventKind::Purged, _) }) if of == row)
+        {
+            self.steps.count(step, |counts| {
+                let purged = counts.events.entry(EventKind::Purged).or_default();
+                *purged = purged.saturating_sub(1);
+            });
+            self.sent.insert(keys::sent(step, hash), Sent { row, status });
+            settled.events.into_iter().for_each(|event| self.event(event));
+        }
+        Ok(())
     }
 
     /// A step of an erasure. Its batch has nothing else in it, so no key of it is written twice.
@@ -80,7 +104,7 @@ impl Work<'_> {
 }
 
 /// An event without what tells who its recipient is. That of an acceptance with several recipients names none.
-fn without_person(mut event: Event) -> Event {
+pub(super) fn without_person(mut event: Event) -> Event {
     if event.recipients.is_some_and(|recipients| recipients > 1) {
         return event;
     }

@@ -100,6 +100,10 @@ impl Work<'_> {
     pub(super) fn settle_row(&mut self, row: RowId, settled: Settled) -> Result<bool, WorkError> {
         let step: StepKey = (row.campaign, row.step);
         let Some(Taken { hash, from }) = self.take_row(row, &settled)? else {
+            if self.steps.is_erased_row(row) {
+                self.settle_erased(row, settled)?;
+                return Ok(true);
+            }
             return Ok(self.missing(settled.queue, settled.key));
         };
         let Settled { queue, next, events, .. } = settled;

@@ -33,6 +33,11 @@ pub(super) async fn upload(
         let number = |name: &str| head.get(name)?.to_str().ok()?.parse::<u64>().ok();
         let complete = head.get("upload-complete").is_some_and(|v| v == "?1" || v == "true");
         offset = if complete { 0 } else { number("upload-offset").unwrap_or(0) };
+        if !complete && offset == 0 && is_compressed(file) && !out.json {
+            eprintln!(
+                "a compressed list is sent from its beginning, also after a break: what is there already is not taken twice"
+            );
+        }
         if offset > length {
             bail!(
                 "{}: {offset} octets of a list are uploaded already, and this file has {length}: is it the same one?",
@@ -59,6 +64,11 @@ pub(super) async fn upload(
         return told_counts(&answer, out);
     }
     bail!("the daemon answered {status}")
+}
+
+/// Whether a file is compressed, by its name: such an upload has no place to go on from.
+fn is_compressed(file: &Path) -> bool {
+    file.extension().is_some_and(|e| ["gz", "zst"].iter().any(|known| e.eq_ignore_ascii_case(known)))
 }
 
 /// The format by the file's name; the compression is found by its first octets.
