@@ -15,10 +15,21 @@ use crate::types::Timestamp;
 pub struct Clock(Arc<Inner>);
 
 enum Inner {
-    System { start: Instant, wall_at_start_ms: u64, slew_ms: AtomicI64 },
-    Manual { now_ms: AtomicU64 },
+    System {
+        start: Instant,
+        wall_at_start_ms: u64,
+        slew_ms: AtomicI64,
+    },
+    Manual {
+        now_ms: AtomicU64,
+    },
     #[cfg(test)]
-    Simulated { start: tokio::time::Instant, wall_at_start_ms: u64, slew_ms: AtomicI64, jumped_ms: Arc<AtomicI64> },
+    Simulated {
+        start: tokio::time::Instant,
+        wall_at_start_ms: u64,
+        slew_ms: AtomicI64,
+        jumped_ms: Arc<AtomicI64>,
+    },
 }
 
 /// The most by which the clock is slewed: 50 milliseconds a second. NTP's 500 parts in a million would need 83 days for the

@@ -135,7 +135,8 @@ impl Checker<'_> {
                 _ => true,
             };
             if lies {
-                self.wrong.push(format!("{tag} to {to} ended as {kind:?} at {at} ms, and no peer or operator knows why"));
+                self.wrong
+                    .push(format!("{tag} to {to} ended as {kind:?} at {at} ms, and no peer or operator knows why"));
             }
             if self.crashes() == 0 && answered.contains(&place) && kind != EventKind::Delivered {
                 self.wrong.push(format!("{tag} to {to}: a peer took it and said so, but it ended as {kind:?}"));

@@ -44,11 +44,18 @@ pub(super) enum Op {
     Jump(i64),
     /// The process dies, and another one starts after so many milliseconds.
     Crash(Ms),
-    Suspend { domain: u64, secs: Option<u64> },
+    Suspend {
+        domain: u64,
+        secs: Option<u64>,
+    },
     ResumeAll,
     Retry,
-    Purge { domain: u64 },
-    Reroute { domain: u64 },
+    Purge {
+        domain: u64,
+    },
+    Reroute {
+        domain: u64,
+    },
 }
 
 /// A run to be.

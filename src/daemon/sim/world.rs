@@ -32,11 +32,11 @@ use crate::delivery::tls::TlsConfigs;
 use crate::delivery::trace::TraceHub;
 use crate::delivery::{ContentMaker, Dispatcher, LocalFuture, OpenRequest, Resolution};
 use crate::dkim::KeyRing;
+use crate::metrics::Registry;
 use crate::metrics::delivery::{DeliveryMetrics, DnsMetrics};
 use crate::metrics::dkim::DkimMetrics;
 use crate::metrics::intake::IntakeMetrics;
 use crate::metrics::queue::QueueMetrics;
-use crate::metrics::Registry;
 use crate::queue::admin::{AdminHandle, Command, Matcher};
 use crate::queue::cache::ContentCache;
 use crate::queue::content::StoredContent;
@@ -138,7 +138,7 @@ impl World {
             lives: 0,
         };
         world.answer_names(&names_in_order());
-        let mut ops = plan.ops.iter().peekable();
+        let mut ops = plan.ops.iter();
         loop {
             let process = LocalSet::new();
             let life = Life::new(&mut world);
@@ -178,12 +178,7 @@ impl World {
 }
 
 /// Serves what connects, outside of the process.
-async fn receive(
-    mut incoming: mpsc::UnboundedReceiver<(DuplexStream, usize)>,
-    moods: Moods,
-    log: Rc<Log>,
-    seed: u64,
-) {
+async fn receive(mut incoming: mpsc::UnboundedReceiver<(DuplexStream, usize)>, moods: Moods, log: Rc<Log>, seed: u64) {
     while let Some((pipe, number)) = incoming.recv().await {
         let dice = Seeded::new(seed.wrapping_mul(1_000_003) ^ number as u64);
         spawn_local(Receiver::new(pipe, number, moods.clone(), log.clone(), dice).serve());
@@ -291,15 +286,18 @@ impl Life {
     }
 
     /// Lives until the next crash (`Some`: the pause after it) or the end.
-    async fn go_on<'a>(
-        &self,
-        world: &mut World,
-        ops: &mut std::iter::Peekable<impl Iterator<Item = &'a (u64, Op)>>,
-    ) -> Option<u64> {
+    async fn go_on<'a>(&self, world: &mut World, ops: &mut impl Iterator<Item = &'a (u64, Op)>) -> Option<u64> {
         let seed = world.seed ^ (u64::from(world.lives) << 40);
         if let Some(parts) = self.parts.take() {
             let (disk, log) = (world.disk.clone(), world.log.clone());
-            spawn_local(disk::write(disk.clone(), parts.requests, parts.news, self.alive.clone(), Seeded::new(seed), log));
+            spawn_local(disk::write(
+                disk.clone(),
+                parts.requests,
+                parts.news,
+                self.alive.clone(),
+                Seeded::new(seed),
+                log,
+            ));
             spawn_local(disk::read(disk, parts.reads, Seeded::new(seed ^ 3)));
             let (task, log) = (spawn_local(parts.egress.run(std::future::pending())), world.log.clone());
             spawn_local(async move {
@@ -314,15 +312,13 @@ impl Life {
                 }
             });
         }
-        let mut op_number = 0;
-        for (at, op) in ops {
+        for (number, (at, op)) in ops.enumerate() {
             sleep_until(world.started + Duration::from_millis(*at)).await;
             if let Op::Crash(pause) = op {
                 world.log.tell(|| "crash".into());
                 return Some(*pause);
             }
-            self.act(world, op.clone(), seed ^ (*at << 8) ^ op_number);
-            op_number += 1;
+            self.act(world, op.clone(), seed ^ (*at << 8) ^ number as u64);
         }
         self.put_in_order(world).await;
         None

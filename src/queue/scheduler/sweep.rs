@@ -104,7 +104,10 @@ impl Mark {
 
 #[derive(Debug)]
 pub(super) enum SweepKind {
-    Expire { queue: QueueId, held: bool },
+    Expire {
+        queue: QueueId,
+        held: bool,
+    },
     Mark(Rc<Mark>),
     Retry(Matcher),
     /// Make due now what no retry of ours can have set so late: the clock was ahead when it was written.
