@@ -19,8 +19,6 @@ pub(super) struct Mail {
     pub tag: String,
     pub tenant: &'static str,
     pub marketing: bool,
-    /// Part of the tenant's campaign.
-    pub campaign: bool,
     pub recipients: Vec<String>,
 }
 
@@ -62,10 +60,9 @@ impl Client {
         let pipelines = self.dice.below(2) == 0;
         for mail in mails {
             let marketing = if mail.marketing { "X-Posthaste-Class: marketing\r\n" } else { "" };
-            let campaign = if mail.campaign { "X-Posthaste-Campaign: news\r\n" } else { "" };
             let (from, tag) = (mail.tenant, &mail.tag);
             let message = format!(
-                "From: <app@{from}.example>\r\nSubject: simulated\r\n{marketing}{campaign}X-Tag: {tag}\r\n\r\n{}",
+                "From: <app@{from}.example>\r\nSubject: simulated\r\n{marketing}X-Tag: {tag}\r\n\r\n{}",
                 body_of(tag)
             );
             let sent = Sent { recipients: mail.recipients.clone(), acknowledged: None };

@@ -56,11 +56,6 @@ pub(super) enum Op {
     Reroute {
         domain: u64,
     },
-    /// The campaign of a tenant is paused, or goes on.
-    Campaign {
-        tenant: &'static str,
-        paused: bool,
-    },
 }
 
 /// A run to be.
@@ -166,8 +161,7 @@ pub(super) fn trouble(seed: u64) -> Plan {
         let tenant = TENANTS[dice.below(3) as usize];
         let to = |i: u64, dice: &mut Seeded| format!("u{number}-{i}@d{}.test", dice.below(domains));
         let recipients = (0..1 + dice.below(4)).map(|i| to(i, dice)).collect();
-        let (marketing, campaign) = (dice.below(3) != 0, dice.below(4) == 0);
-        Mail { tag: format!("{tenant}-{number}"), tenant, marketing, campaign, recipients }
+        Mail { tag: format!("{tenant}-{number}"), tenant, marketing: dice.below(3) != 0, recipients }
     };
     // A rush at the beginning reaches the limits.
     for _ in 0..4 {
@@ -195,12 +189,11 @@ pub(super) fn trouble(seed: u64) -> Plan {
     }
     for _ in 0..dice.below(8) {
         let domain = 1 + dice.below(DOMAINS - 1);
-        let op = match dice.below(8) {
+        let op = match dice.below(6) {
             0 | 1 => Op::Suspend { domain, secs: (dice.below(2) == 0).then(|| 60 + dice.below(1_800)) },
             2 => Op::ResumeAll,
             3 => Op::Retry,
             4 => Op::Purge { domain },
-            5 | 6 => Op::Campaign { tenant: TENANTS[dice.below(3) as usize], paused: dice.below(3) != 0 },
             _ => Op::Reroute { domain },
         };
         ops.push((dice.below(TROUBLE_MS), op));
@@ -218,7 +211,6 @@ pub(super) fn fair(seed: u64) -> Plan {
             tag: format!("{tenant}-{:03}", n + 100),
             tenant,
             marketing: true,
-            campaign: false,
             recipients: vec![format!("{tenant}{n}@d0.test")],
         };
         Op::HandIn((0..60).map(mail).collect())

@@ -6,7 +6,6 @@
 //! 4. when the plan is through all is put in order, and the world goes on until nothing waits any more, or for [`AFTER`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -38,7 +37,7 @@ use crate::metrics::delivery::{DeliveryMetrics, DnsMetrics};
 use crate::metrics::dkim::DkimMetrics;
 use crate::metrics::intake::IntakeMetrics;
 use crate::metrics::queue::QueueMetrics;
-use crate::queue::admin::{AdminHandle, CampaignControl, Command, Hold, Matcher};
+use crate::queue::admin::{AdminHandle, Command, Matcher};
 use crate::queue::cache::ContentCache;
 use crate::queue::content::StoredContent;
 use crate::queue::egress::{Connect, Egress, EgressParts, Resolve, TraceSessions};
@@ -50,7 +49,6 @@ use crate::queue::testing::{domain, name};
 use crate::seam::clock::Clock;
 use crate::seam::dns::{Resolver, Zones};
 use crate::seam::random::{self, Seeded};
-use crate::shaping::HoldKind;
 use crate::store::{Ledger, Reader};
 use crate::types::{Domain, Timestamp};
 
@@ -118,8 +116,6 @@ struct World {
     /// What the system's clock was set by since the start.
     jumped_ms: i64,
     lives: u32,
-    /// What the campaign engine sets again at a start.
-    campaigns: BTreeMap<&'static str, CampaignControl>,
 }
 
 impl World {
@@ -140,7 +136,6 @@ impl World {
             started: Instant::now(),
             jumped_ms: 0,
             lives: 0,
-            campaigns: BTreeMap::new(),
         };
         world.answer_names(&names_in_order());
         let mut ops = plan.ops.iter();
@@ -239,7 +234,7 @@ impl Life {
             seed,
             rows: world.disk.borrow().queue_rows(),
             records,
-            campaigns: world.campaigns.values().cloned().collect(),
+            campaigns: Vec::new(),
             cache: cache.clone(),
             notifier: Rc::new(Reports { config: config.clone() }),
             metrics: shared.queue,
@@ -361,13 +356,6 @@ impl Life {
                 let (matcher, reason) = (matcher(domain), "test".to_owned());
                 self.command(move |reply| Command::Purge { matcher, reason, by: by(), reply });
             }
-            Op::Campaign { tenant, paused } => {
-                let mut control = CampaignControl::free(name(tenant), name("news"));
-                let hold = Hold { reason: "test".into(), kind: HoldKind::Paused, until: None };
-                control.hold = paused.then_some(hold);
-                world.campaigns.insert(tenant, control.clone());
-                self.command(|reply| Command::SetCampaign { control, reply });
-            }
             Op::Reroute { domain } => {
                 let (matcher, pool) = (matcher(domain), name("other"));
                 self.command(move |reply| Command::Reroute { matcher, pool, by: by(), reply });
@@ -385,9 +373,6 @@ impl Life {
         world.answer_names(&names_in_order());
         world.moods.borrow_mut().fill(Mood { latency_ms: 20, ..Mood::default() });
         self.act(world, Op::ResumeAll, 0);
-        for tenant in super::plan::TENANTS {
-            self.act(world, Op::Campaign { tenant, paused: false }, 0);
-        }
         let until = Instant::now() + AFTER;
         // What is being handed in now is not on disk yet.
         sleep(Duration::from_secs(60)).await;
