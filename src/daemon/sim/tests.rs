@@ -8,7 +8,7 @@ use super::plan::{Plan, fair, trouble};
 use super::world::{Outcome, run};
 
 /// Seeds of an ordinary run of the tests.
-const TROUBLE: Range<u64> = 0..200;
+const TROUBLE: Range<u64> = 0..100;
 const FAIR: Range<u64> = 0..40;
 
 /// `SIM_SEEDS`: a range `0..10000`, or one number.

@@ -138,7 +138,7 @@ impl World {
             lives: 0,
         };
         world.answer_names(&names_in_order());
-        let mut ops = plan.ops.iter().peekable();
+        let mut ops = plan.ops.iter();
         loop {
             let process = LocalSet::new();
             let life = Life::new(&mut world);
@@ -287,11 +287,7 @@ impl Life {
     }
 
     /// Lives until the next crash (`Some`: the pause after it) or the end.
-    async fn go_on<'a>(
-        &self,
-        world: &mut World,
-        ops: &mut std::iter::Peekable<impl Iterator<Item = &'a (u64, Op)>>,
-    ) -> Option<u64> {
+    async fn go_on<'a>(&self, world: &mut World, ops: &mut impl Iterator<Item = &'a (u64, Op)>) -> Option<u64> {
         let seed = world.seed ^ (u64::from(world.lives) << 40);
         if let Some(parts) = self.parts.take() {
             let (disk, log) = (world.disk.clone(), world.log.clone());
@@ -317,15 +313,13 @@ impl Life {
                 }
             });
         }
-        let mut op_number = 0;
-        for (at, op) in ops {
+        for (number, (at, op)) in ops.enumerate() {
             sleep_until(world.started + Duration::from_millis(*at)).await;
             if let Op::Crash(pause) = op {
                 world.log.tell(|| "crash".into());
                 return Some(*pause);
             }
-            self.act(world, op.clone(), seed ^ (*at << 8) ^ op_number);
-            op_number += 1;
+            self.act(world, op.clone(), seed ^ (*at << 8) ^ number as u64);
         }
         self.put_in_order(world).await;
         None
