@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use posthaste::bounce::read::{Kind, REPORTS_MAX, read};
 use posthaste::campaign::job;
 use posthaste::campaign::recipients::{chunks, read_rows};
 use posthaste::config::Rate;
@@ -33,10 +34,11 @@ use posthaste::types::{Domain, Mailbox, MessageId, Name, Notify, ReversePath, Ti
 /// A parser under test.
 pub type Target = fn(&[u8]);
 
-/// All of them. The reader of bounces joins here as `bounce`.
+/// All of them.
 pub const ALL: &[(&str, Target)] = &[
     ("address", address),
     ("bdat", bdat),
+    ("bounce", bounce),
     ("bucket", bucket),
     ("client", client),
     ("command", smtp_command),
@@ -61,6 +63,19 @@ const MESSAGE_MAX: usize = 1 << 16;
 
 /// A moment: parsers take time as a parameter.
 const NOW: Timestamp = Timestamp::from_millis(1_795_456_549_012);
+
+/// A mail that came back: bounded, and no text of it can end a line of an event.
+pub fn bounce(input: &[u8]) {
+    let reading = read(input);
+    assert!(reading.reports.len() <= REPORTS_MAX);
+    for report in &reading.reports {
+        assert!(!has_controls(report.diagnostic.as_deref().unwrap_or_default()), "{report:?}");
+        assert!(
+            !report.verdict.suppress || report.verdict.fault.may_suppress() || report.kind == Kind::Complaint,
+            "{report:?}"
+        );
+    }
+}
 
 /// The input in pieces whose lengths its own octets say: every cut is reached by some input, and each input always cuts alike.
 fn pieces(input: &[u8]) -> Vec<&[u8]> {
