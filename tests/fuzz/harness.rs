@@ -555,9 +555,9 @@ pub fn token(input: &[u8]) {
         let made = UnsubscribeToken {
             tenant: Name::parse("acme").expect("a name"),
             message: Some(MessageId::new(NOW, u128::from(input[0]))),
-            list: (input.len() % 2 == 0).then(|| Name::parse("news").expect("a name")),
+            list: input.len().is_multiple_of(2).then(|| Name::parse("news").expect("a name")),
             address,
-            test: input.len() % 3 == 0,
+            test: input.len().is_multiple_of(3),
         };
         let sealed = links.seal_unsubscribe(&made);
         assert_eq!(links.open_unsubscribe(&sealed).as_ref().ok(), Some(&made));
