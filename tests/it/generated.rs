@@ -49,3 +49,24 @@ fn the_committed_config_loads() {
 fn cli_reference() {
     check("docs/cli.md", &posthaste::cli::reference());
 }
+
+/// Alerts and dashboard speak of metrics that there are: one that is renamed would make an alert that never fires.
+#[test]
+fn monitoring_names_real_metrics() {
+    let known = std::fs::read_to_string(root().join("docs/metrics.md")).expect("the list of metrics");
+    for file in ["config/monitoring/alerts.yml", "config/monitoring/grafana.json"] {
+        let text = std::fs::read_to_string(root().join(file)).expect("a file");
+        let end = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        let names = text.match_indices("posthaste_").map(|(at, _)| {
+            let rest = &text[at..];
+            &rest[..rest.find(end).unwrap_or(rest.len())]
+        });
+        let mut count = 0;
+        for name in names {
+            let base = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(known.contains(&format!("`{base}`")), "{file} names {name}, which is no metric");
+            count += 1;
+        }
+        assert!(count > 20, "{file} names {count} metrics only");
+    }
+}
