@@ -289,6 +289,16 @@ impl Controller {
         made
     }
 
+    /// So many were taken within the last minute, before it was made.
+    pub fn assume_taken(&mut self, count: u32, now: Timestamp) {
+        (0..count).for_each(|_| self.window.taken(now));
+    }
+
+    /// Whether a few messages are to be taken before the full rate is used.
+    pub fn is_probing(&self) -> bool {
+        self.probes_left > 0
+    }
+
     /// What is to be kept.
     pub fn record(&self) -> Record {
         Record {
