@@ -249,11 +249,11 @@ impl Scheduler {
             },
         };
         let change = self.controller(path).and_then(|c| c.on_order(now, order, words));
-        if change.is_some() && is_alerting(kind) {
-            let event = change.as_ref().and_then(|c| self.adapted_event(path, c, heard.about));
-            changes.extend(event.map(|e| Change::Event(Box::new(Event { event: EventKind::Alert, ..e }))));
-        }
+        let before = changes.len();
         self.note_change(path, change, heard.about, changes);
+        if let Some(Change::Event(event)) = changes.get(before).filter(|_| is_alerting(kind)) {
+            changes.push(Change::Event(Box::new(Event { event: EventKind::Alert, ..Event::clone(event) })));
+        }
     }
 
     /// Paths of all sources in the network of a path's source, towards the same provider.
