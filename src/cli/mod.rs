@@ -20,6 +20,7 @@ mod hash_password;
 mod init;
 mod print;
 mod providers;
+mod rules;
 mod send;
 mod serve;
 
@@ -73,6 +74,8 @@ commands! {
     Config(config::ConfigCommand),
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
     #[command(subcommand)]
     Dkim(dkim::DkimCommand),
     #[command(subcommand)]

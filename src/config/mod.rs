@@ -6,6 +6,7 @@
 //!
 //! Each field's doc comment is its documentation: `posthaste config reference` is made from it.
 
+mod adaptation;
 mod bounces;
 mod check;
 mod delivery;
@@ -17,11 +18,13 @@ mod providers;
 mod read;
 pub mod reference;
 mod reload;
+mod rules;
 mod smtp;
 mod source;
 mod tenants;
 mod values;
 
+pub use adaptation::Adaptation;
 pub use bounces::{Bounces, SOFT_LIMIT_MAX};
 pub use delivery::{
     Delivery, DkimAlgorithm, DkimKey, Dns, LimitRule, Pool, PoolSource, Provider, Retry, Route, Shaping, Source,
@@ -33,6 +36,9 @@ pub use node::{ApiKey, Check, Durability, Http, Log, LogFormat, Public, Role, St
 pub use problem::{ConfigErrors, KeyPath, Problem, Step, Warning};
 pub use providers::{OTHER, built_in, is_host_within};
 pub use reload::{InUse, ReloadError, ReloadReport, plan_reload};
+pub use rules::{
+    ActionKind, NAMED_GROUPS, Phase, RULES_MAX, ReplyClass, ReplyRule, RuleAction, RuleScope, TreatAs, compile_pattern,
+};
 pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
 pub use tenants::{Quota, SmtpUser, Tenant};
 pub use values::{ByteSize, HumanDuration, Rate, Rates};
@@ -88,6 +94,10 @@ pub struct Config {
     pub bounces: Bounces,
     /// Mailbox providers, by name: whose hosts they are, and what holds towards them. `posthaste providers list` shows the built-in ones.
     pub providers: BTreeMap<Name, Provider>,
+    /// How rates and connections follow what providers answer.
+    pub adaptation: Adaptation,
+    /// What replies mean and make happen, beside the built-in rules (`posthaste rules list` shows all).
+    pub rules: Vec<ReplyRule>,
     /// The check before a campaign's start.
     pub check: Check,
     /// The store: space and retention.

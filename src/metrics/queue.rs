@@ -1,6 +1,6 @@
 //! What the queue engine counts.
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Registry;
 
@@ -63,6 +63,23 @@ pub struct QueueMetrics {
     pub refills: IntCounter,
     /// Messages that had to be read back from the store.
     pub loads: IntCounter,
+    /// The learned rate of a source towards a provider.
+    pub adaptation_rate: IntGaugeVec,
+    /// What a source's controller does towards a provider.
+    pub adaptation_state: IntGaugeVec,
+    /// Changes of what may be sent.
+    pub adaptation_changes: IntCounterVec,
+}
+
+/// The handles of a source towards a provider.
+#[derive(Clone, Debug)]
+pub struct AdaptationMetrics {
+    /// Messages a minute.
+    pub rate: IntGauge,
+    /// As a number.
+    pub state: IntGauge,
+    /// How often it was changed.
+    pub changes: IntCounter,
 }
 
 /// The handles of one path: a label look-up costs 60 ns each, a handle 10.
@@ -130,6 +147,31 @@ impl QueueMetrics {
             ),
             refills: registry.counter("queue_refills_total", "Pages of queues that were read."),
             loads: registry.counter("queue_loads_total", "Messages that had to be read back from the store."),
+            adaptation_rate: registry.gauges(
+                "adaptation_rate",
+                "Messages a minute that a source may send to a provider by what was learned; 0 for no limit.",
+                &["source", "provider"],
+            ),
+            adaptation_state: registry.gauges(
+                "adaptation_state",
+                "What a source does towards a provider: 0 free, 1 starting, 2 holding, 3 probing, 4 held.",
+                &["source", "provider"],
+            ),
+            adaptation_changes: registry.counters(
+                "adaptation_changes_total",
+                "Changes of what a source may send to a provider, by reply rules and the controller.",
+                &["source", "provider"],
+            ),
+        }
+    }
+
+    /// The handles of a source towards a provider.
+    pub fn adaptation(&self, source: &str, provider: &str) -> AdaptationMetrics {
+        let labels = [source, provider];
+        AdaptationMetrics {
+            rate: self.adaptation_rate.with_label_values(&labels),
+            state: self.adaptation_state.with_label_values(&labels),
+            changes: self.adaptation_changes.with_label_values(&labels),
         }
     }
 

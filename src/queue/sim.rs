@@ -8,7 +8,7 @@
 
 mod campaigns;
 mod ledger;
-mod peers;
+pub(crate) mod peers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -100,6 +100,10 @@ enum Write {
 }
 
 pub(crate) struct World {
+    /// What a domain's host answers to every recipient.
+    pub says: AHashMap<String, SmtpReply>,
+    /// Hosts that limit, by domain.
+    pub meters: AHashMap<String, peers::Meter>,
     pub recorder: Rc<Recorder>,
     /// So many jobs are reported as never looked at.
     pub not_tried: u32,
@@ -164,6 +168,8 @@ impl World {
         let recorder = Rc::new(Recorder::default());
         let (scheduler, cache) = make(&config, START, seed, Vec::new(), AdminRecords::default(), &[], &recorder);
         Self {
+            says: AHashMap::new(),
+            meters: AHashMap::new(),
             recorder,
             troubles: AHashMap::new(),
             not_tried: 0,
@@ -428,6 +434,11 @@ impl World {
             if let Some(stage) = self.unsent.get(recipient.mailbox.domain().as_str()).copied() {
                 let failure = failure(Severity::Permanent, "not for this address", false);
                 outcomes.push(Outcome::Failed(Failure { stage, ..failure }));
+                continue;
+            }
+            if let Some(reply) = self.answer(recipient.mailbox.domain()) {
+                let severity = if reply.code < 500 { Severity::Temporary } else { Severity::Permanent };
+                outcomes.push(Outcome::Failed(Failure { severity, reply, stage: "sending RCPT", remote: true }));
                 continue;
             }
             let temper = self.temper(recipient.mailbox.domain());

@@ -8,11 +8,13 @@
 //!
 //! Everything here is a pure function of its arguments; time is one of them.
 
+pub mod adapt;
 mod admit;
 mod bucket;
 mod control;
 mod limits;
 mod pace;
+pub mod rules;
 mod share;
 
 pub use admit::{

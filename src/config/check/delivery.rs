@@ -279,7 +279,7 @@ impl Check<'_> {
         self.not_zero(at!["storage", "event_retention"], config.storage.event_retention);
     }
 
-    fn not_zero(&mut self, key: KeyPath, value: HumanDuration) {
+    pub(super) fn not_zero(&mut self, key: KeyPath, value: HumanDuration) {
         if value.0.is_zero() {
             self.error(key, "0 leaves no time at all", "a duration, as \"5m\"");
         }

@@ -10,6 +10,7 @@
 mod delivery;
 mod files;
 mod node;
+mod rules;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,8 @@ pub(super) fn check(
     check.retry();
     check.shaping();
     check.providers();
+    check.adaptation();
+    check.rules();
     check.limits();
     check.tls_files();
     check.dkim();

@@ -113,6 +113,22 @@ connections = 2
 connection_rate = "10/min"
 message_rate = "5/s"
 messages_per_connection = 20
+
+[adaptation]
+ceiling = "6000/min"
+
+[[rules]]
+name = "example-rate"
+providers = ["google"]
+phases = ["rcpt", "final"]
+codes = ["4xx"]
+enhanced = ["x.7.28"]
+pattern = 'unusual rate .* (?<source>your IP)'
+class = "rate"
+scope = "named"
+treat_as = "temporary"
+actions = [{ do = "slow", rate = "10/min", for = "1h" }, { do = "hold", for = "30m", after = 2, within = "1h" }]
+examples = ["421 4.7.28 an unusual rate of mail from your IP"]
 "#;
 
 /// What the types have in them, by name.
@@ -124,6 +140,8 @@ static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
         include_str!("../smtp.rs"),
         include_str!("../tenants.rs"),
         include_str!("../delivery.rs"),
+        include_str!("../adaptation.rs"),
+        include_str!("../rules.rs"),
         include_str!("../../types/queue_key.rs"),
     ]
     .into_iter()
@@ -156,7 +174,7 @@ enum Shape {
 }
 
 /// Types that are written inline, inside the table that holds them.
-const INLINE: [&str; 4] = ["ApiKey", "SmtpUser", "PoolSource", "Quota"];
+const INLINE: [&str; 5] = ["ApiKey", "SmtpUser", "PoolSource", "Quota", "RuleAction"];
 
 fn type_doc(name: &str) -> Option<&'static TypeDoc> {
     TYPES.iter().find(|t| t.name == name)
@@ -274,6 +292,7 @@ fn defaults_of(name: &str, example: &Value) -> Value {
         "Pool" => fill::<super::Pool>(name, example),
         "PoolSource" => fill::<super::PoolSource>(name, example),
         "Route" => fill::<super::Route>(name, example),
+        "ReplyRule" => fill::<super::ReplyRule>(name, example),
         "LimitRule" => fill::<super::LimitRule>(name, example),
         "SmtpUser" => fill::<super::SmtpUser>(name, example),
         "ApiKey" => fill::<super::ApiKey>(name, example),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::adapt::{ADAPTATION_PREFIX, Kept};
 use super::queue::Status;
 use super::sweep::{Mark, MarkKind, SweepKind};
 use super::timers::TimerKey;
@@ -20,7 +21,7 @@ const SUSPENSION_PREFIX: &str = "suspension/";
 /// Keys of marks in the store's state.
 const MARK_PREFIX: &str = "mark/";
 /// Whose events are those that concern no tenant alone.
-const NODE: &str = "node";
+pub(super) const NODE: &str = "node";
 /// The most suspensions; then no more are taken.
 const SUSPENSIONS_MAX: usize = 1_000;
 /// The most marks that are being swept; then no more are taken.
@@ -34,11 +35,12 @@ pub type Changes = Vec<Change>;
 pub struct AdminRecords {
     suspensions: Vec<Suspension>,
     marks: Vec<Mark>,
+    learned: Vec<Kept>,
 }
 
 impl AdminRecords {
     /// The prefixes of the keys that [`AdminRecords::add`] takes.
-    pub const PREFIXES: [&'static str; 2] = [SUSPENSION_PREFIX, MARK_PREFIX];
+    pub const PREFIXES: [&'static str; 3] = [SUSPENSION_PREFIX, MARK_PREFIX, ADAPTATION_PREFIX];
 
     /// Takes a record; answers an error in words for one that can't be read.
     pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
@@ -47,6 +49,8 @@ impl AdminRecords {
             self.suspensions.push(serde_json::from_slice(value).map_err(bad)?);
         } else if key.starts_with(MARK_PREFIX.as_bytes()) {
             self.marks.push(serde_json::from_slice(value).map_err(bad)?);
+        } else if key.starts_with(ADAPTATION_PREFIX.as_bytes()) {
+            self.learned.push(serde_json::from_slice(value).map_err(bad)?);
         }
         Ok(())
     }
@@ -70,7 +74,7 @@ fn mark_key(id: u64) -> Vec<u8> {
     format!("{MARK_PREFIX}{id:020}").into_bytes()
 }
 
-fn put(key: Vec<u8>, value: &impl serde::Serialize) -> Result<Change, CommandError> {
+pub(super) fn put(key: Vec<u8>, value: &impl serde::Serialize) -> Result<Change, CommandError> {
     let value = serde_json::to_vec(value).map_err(|e| CommandError::Store(e.to_string()))?;
     Ok(Change::PutState { key, value })
 }
@@ -88,6 +92,7 @@ impl Scheduler {
             self.next_number = self.next_number.max(mark.id);
             self.marks.push(Rc::new(mark));
         }
+        self.apply_kept(records.learned);
     }
 
     pub(super) fn suspension_of(&self, key: &QueueKey) -> Option<u64> {
@@ -151,7 +156,7 @@ impl Scheduler {
         }
     }
 
-    fn submit(&mut self, changes: Changes, pending: Pending) {
+    pub(super) fn submit(&mut self, changes: Changes, pending: Pending) {
         let ticket = self.number();
         self.submits.insert(ticket, pending);
         self.actions.push_back(Action::Submit { ticket, changes });
@@ -178,7 +183,7 @@ impl Scheduler {
             }
             (Pending::Mark(mark, reply), None) => drop(reply.send(Ok(self.apply_mark(mark)))),
             (Pending::Nobody, Some(error)) => {
-                tracing::error!(target: "posthaste::queue", %error, "a record of state could not be removed");
+                tracing::error!(target: "posthaste::queue", %error, "a record of state could not be written");
             }
             (Pending::Nobody, None) => {}
         }
@@ -195,7 +200,7 @@ impl Scheduler {
         event
     }
 
-    fn new_suspension(
+    pub(super) fn new_suspension(
         &mut self,
         matcher: Matcher,
         reason: String,
@@ -224,7 +229,7 @@ impl Scheduler {
     }
 
     /// The suspension of just this, in force or on its way to the disk.
-    fn same_suspension(&self, matcher: &Matcher) -> Option<&Suspension> {
+    pub(super) fn same_suspension(&self, matcher: &Matcher) -> Option<&Suspension> {
         let on_their_way = self.submits.values().filter_map(|pending| match pending {
             Pending::Suspend(suspension, _) => Some(suspension),
             Pending::Resume(..) | Pending::Mark(..) | Pending::Nobody => None,

@@ -187,6 +187,12 @@ impl Scheduler {
                 steps.push(ExplainStep { name, pass, detail, set_by: step.set_by, until });
             }
         }
+        let site = self.site_of(queue).and_then(|s| self.site(s));
+        for path in site.map(|s| &s.paths[..]).unwrap_or_default() {
+            let source = self.sources.get(path.source).map_or("", |s| s.source.name.as_str());
+            let name = if several { format!("adaptation ({source})") } else { "adaptation".to_owned() };
+            steps.extend(path.shared.and_then(|id| self.explain_adaptation(name, id)));
+        }
         let info = self.queue_info(queue);
         let verdict = match (&info.held_by, info.held_until) {
             (None, _) => "goes now".to_owned(),

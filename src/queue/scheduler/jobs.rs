@@ -85,7 +85,9 @@ impl Scheduler {
             path.idle.retain(|c| *c != id);
         }
         let limit = self.site(site).and_then(|s| s.limits.messages_per_connection.as_ref().map(|c| c.max));
-        let over = limit.is_some_and(|max| messages >= max);
+        let shared = self.site(site).and_then(|s| s.paths.iter().find(|p| p.source == source)?.shared);
+        let ordered = shared.and_then(|id| self.path(id)?.messages_per_connection);
+        let over = limit.into_iter().chain(ordered).min().is_some_and(|max| messages >= max);
         let retired = self.sources.get(source).is_none_or(|s| s.retired);
         let Some(conn) = self.conns.get_mut(&id) else { return Work::Close };
         if self.draining || retired || over || conn.close {

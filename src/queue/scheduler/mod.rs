@@ -13,6 +13,7 @@
 //! Costs follow what is due or wakes: each queue, site and domain has one entry in a heap of timers, a queue that waits for a limit
 //! stands in the ring of its site, and a site that waits for a limit stands in that limit's line.
 
+mod adapt;
 mod admin;
 mod campaigns;
 mod disposal;
@@ -22,6 +23,7 @@ mod jobs;
 mod paths;
 mod pump;
 mod queue;
+mod reactions;
 mod routing;
 mod runs;
 mod settle;
@@ -211,6 +213,8 @@ pub struct Scheduler {
     sweeps: AHashMap<u64, Sweep>,
     sweep_line: VecDeque<u64>,
     disposals: Disposals,
+    // What was learned.
+    adapting: adapt::Adapting,
     submits: AHashMap<u64, admin::Pending>,
 }
 
@@ -269,6 +273,7 @@ impl Scheduler {
             sweeps: AHashMap::new(),
             sweep_line: VecDeque::new(),
             disposals: Disposals::default(),
+            adapting: adapt::Adapting::new(&start.config),
             submits: AHashMap::new(),
         };
         scheduler.apply_sources(&start.config);
@@ -309,6 +314,7 @@ impl Scheduler {
                 TimerKey::Expiry(id, at) => self.on_expiry_timer(id, at),
                 TimerKey::Site(id, at) => self.on_site_timer(id, at),
                 TimerKey::Path(id, at) => self.on_path_timer(id, at),
+                TimerKey::Adapt(id, at) => self.on_adapt_timer(id, at),
                 TimerKey::Domain(domain, at) => self.on_domain_timer(&domain, at),
                 TimerKey::Suspension(id) => self.on_suspension_end(id),
                 TimerKey::Sweep(id) => self.resume_sweep(id),
@@ -371,6 +377,7 @@ impl Scheduler {
     pub fn drain(&mut self, now: Timestamp) {
         self.set_now(now);
         self.draining = true;
+        self.keep_all();
         self.close_idle_connections();
         self.finish();
     }
@@ -392,6 +399,7 @@ impl Scheduler {
         let old = std::mem::replace(&mut self.config, config.clone());
         self.apply_sources(&config);
         self.apply_limits();
+        self.apply_rules(&old);
         if routing::leads_elsewhere(&old, &config) {
             self.resolve_anew();
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Scheduler;
+use super::adapt::{Adaptive, Lately, is_of_provider};
 use super::sites::SiteId;
 use super::timers::TimerKey;
 use crate::config::{Config, OTHER};
@@ -42,8 +43,13 @@ pub(super) struct ProviderPath {
     pub messages: Vec<Paced>,
     pub control: Control,
     pub ceiling: Paced,
+    /// What it learns.
+    pub adaptive: Option<Box<Adaptive>>,
+    /// What rules allow in one connection.
+    pub messages_per_connection: Option<u32>,
+    lately: Lately,
     /// Sites of which a path is here.
-    holders: u32,
+    pub holders: u32,
     connection_line: VecDeque<SiteId>,
     time_line: VecDeque<SiteId>,
     timer: Timestamp,
@@ -63,7 +69,18 @@ impl ProviderPath {
         }
     }
 
+    /// Whether it is that of a provider, over all of its sites.
+    pub(super) fn is_of_provider(&self) -> bool {
+        is_of_provider(&self.group, &self.provider)
+    }
+
+    /// Messages of the last minute, about.
+    pub(super) fn taken_lately(&self, now: Timestamp) -> u32 {
+        self.lately.taken(now)
+    }
+
     pub(super) fn count_message(&mut self, now: Timestamp) {
+        self.lately.count(now);
         for (limit, pace) in self.limits.message_rates.iter().zip(&mut self.messages) {
             pace.take(limit.rate, now);
         }
@@ -158,6 +175,9 @@ impl Scheduler {
             connection_rate: Bucket::default(),
             control: Control::default(),
             ceiling: Paced::default(),
+            adaptive: None,
+            messages_per_connection: None,
+            lately: Lately::default(),
             holders: 1,
             connection_line: VecDeque::new(),
             time_line: VecDeque::new(),
@@ -174,6 +194,7 @@ impl Scheduler {
             }
         };
         self.path_ids.insert(key, id);
+        self.begin_adapting(id);
         Some(id)
     }
 
@@ -181,7 +202,8 @@ impl Scheduler {
     pub(super) fn release_path(&mut self, id: PathId) {
         let Some(path) = self.paths.get_mut(id).and_then(Option::as_mut) else { return };
         path.holders = path.holders.saturating_sub(1);
-        if path.holders == 0 && &*path.provider == OTHER && path.control == Control::default() {
+        if path.holders == 0 && &*path.provider == OTHER && path.control == Control::default() && path.adaptive.is_none()
+        {
             let key = (path.source, path.group.clone());
             self.path_ids.remove(&key);
             self.paths[id] = None;
@@ -203,7 +225,6 @@ impl Scheduler {
     }
 
     /// Sets what was learned or planned for a path; whoever waits for it is looked at anew.
-    #[allow(dead_code, reason = "adaptation and warm-up set it")]
     pub(super) fn set_control(&mut self, id: PathId, control: Control) {
         let now = self.now;
         let Some(path) = self.provider_path_mut(id) else { return };

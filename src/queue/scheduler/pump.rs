@@ -324,6 +324,7 @@ impl Scheduler {
         }
         if let Some(failure) = failure.filter(|_| news) {
             self.metrics.connections_failed.with_label_values(&[&c.provider]).inc();
+            let failure = self.learn_of_connection(c.site, c.source, &c.provider, failure);
             self.on_failed_open(&c, failure);
         }
         self.count_closed(c.site, c.source);

@@ -379,6 +379,7 @@ impl Scheduler {
             DomainRoute::Known { site, .. } => {
                 let site = *site;
                 self.free_sources_of(site);
+                self.release_holds_of(site);
                 if let Some(site) = self.site_mut(site) {
                     for path in &mut site.paths {
                         path.failures = 0;

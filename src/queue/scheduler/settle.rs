@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::disposal::How;
 use super::jobs::InFlight;
 use super::{Action, Scheduler};
-use crate::config::Source;
+use crate::config::{OTHER, Source};
 use crate::delivery::{ConnectionId, Failure, JobReport, Outcome, Peer};
 use crate::effects::{Effect, Ending, Notice, Tried, effect};
 use crate::event::{Event, EventKind, Severity, SmtpReply};
@@ -50,20 +50,20 @@ impl Scheduler {
     pub fn report(&mut self, now: Timestamp, conn: ConnectionId, peer: &Peer, report: JobReport) {
         self.set_now(now);
         match self.jobs.remove(&report.job.id) {
-            Some(job) => self.settle_job(conn, peer, &report, job),
+            Some(job) => self.settle_job(conn, peer, report, job),
             None => tracing::error!(target: "posthaste::queue", job = report.job.id, "a job was reported twice"),
         }
         self.finish();
     }
 
-    fn settle_job(&mut self, id: ConnectionId, peer: &Peer, report: &JobReport, job: InFlight) {
-        let InFlight { message, site, source, recipients } = job;
+    fn settle_job(&mut self, id: ConnectionId, peer: &Peer, mut report: JobReport, job: InFlight) {
+        let InFlight { message, site, source: source_at, recipients } = job;
         self.totals.in_flight = self.totals.in_flight.saturating_sub(recipients.len() as u32);
         let answered = report.outcomes.iter().any(|outcome| match outcome {
             Outcome::Delivered(_) => true,
             Outcome::Failed(failure) => failure.remote,
         });
-        if answered && let Some(path) = self.path_mut(site, source) {
+        if answered && let Some(path) = self.path_mut(site, source_at) {
             path.failures = 0;
         }
         let (mx, mut provider): (Box<str>, Option<Arc<str>>) = match self.conns.get_mut(&id) {
@@ -78,9 +78,23 @@ impl Scheduler {
         if provider.is_none() {
             provider = self.site(site).map(|s| s.plan.provider.clone());
         }
-        let source = self.sources.get(source).map(|s| s.source.clone());
+        let source = self.sources.get(source_at).map(|s| s.source.clone());
         let first = recipients.first().and_then(|(queue, _)| self.queues.get(queue)).map(|q| q.key.clone());
         let Some(first) = first else { return };
+        let mut changes = Vec::new();
+        let shared = self.site(site).and_then(|s| s.paths.iter().find(|p| p.source == source_at)?.shared);
+        let holds = match shared {
+            Some(path) => {
+                let about = |s: &Self, at: usize| {
+                    let (queue, entry) = recipients.get(at)?;
+                    let key = s.queues.get(queue).map(|q| q.key.clone())?;
+                    Some(s.event(EventKind::Adapted, &key, &message.envelope, entry.key.delivery.index))
+                };
+                let provider = provider.as_deref().unwrap_or(OTHER);
+                self.learn(path, provider, &mut report.outcomes, about, &mut changes)
+            }
+            None => Vec::new(),
+        };
         let metrics = self.path_metrics(id, &first, provider.as_deref(), source.as_deref());
         if !report.outcomes.iter().all(is_unsent) {
             metrics.attempt.observe(report.ended.since(report.started).as_secs_f64());
@@ -96,13 +110,17 @@ impl Scheduler {
         };
         let jitter = self.rng.below(2_001);
         let mut settle =
-            Settle { settled: Vec::with_capacity(recipients.len()), owed: Vec::new(), changes: Vec::new() };
+            Settle { settled: Vec::with_capacity(recipients.len()), owed: Vec::new(), changes };
         let lost = lost_outcome();
         let outcomes = || report.outcomes.iter().chain(std::iter::repeat(&lost));
         let decided: Vec<Decided> = recipients
             .iter()
             .zip(outcomes())
-            .map(|((_, e), o)| self.decide(&message, e, o, Some(peer), jitter))
+            .enumerate()
+            .map(|(at, ((_, e), o))| {
+                let hold = holds.get(at).copied().unwrap_or(Timestamp::ZERO);
+                self.decide(&message, e, o, Some(peer), jitter, hold)
+            })
             .collect();
         scene.delay_told = self.owe_notices(&mut settle, &message, &recipients, &decided, outcomes(), Some(peer));
         let (mut all_done, mut untried) = (true, Vec::new());
@@ -120,7 +138,7 @@ impl Scheduler {
         for (queue, entry) in untried {
             self.give_back(queue, entry);
         }
-        if !settle.settled.is_empty() {
+        if !settle.settled.is_empty() || !settle.changes.is_empty() {
             self.actions.push_back(Action::Settle(settle));
         }
     }
@@ -132,6 +150,7 @@ impl Scheduler {
         outcome: &Outcome,
         peer: Option<&Peer>,
         jitter: u64,
+        hold: Timestamp,
     ) -> Decided {
         let envelope = &message.envelope;
         let notify =
@@ -149,7 +168,10 @@ impl Scheduler {
             Outcome::Failed(f) if f.unsent().is_some() => Ending::Unsent,
             Outcome::Failed(f) => Ending::Failed { severity: f.severity, remote: f.remote },
         };
-        let (effect, mut notice) = effect(&self.config.retry, &tried, ending, self.now, jitter);
+        let (mut effect, mut notice) = effect(&self.config.retry, &tried, ending, self.now, jitter);
+        if let Effect::Deferred { retry_at } = &mut effect {
+            *retry_at = (*retry_at).max(hold.min(entry.expires));
+        }
         // A campaign's events tell, whatever its envelope says.
         if is_untried(outcome) || envelope.via == Via::Campaign {
             notice = None;
@@ -350,7 +372,7 @@ impl Scheduler {
             Ended::Failed { failure, provider } => {
                 let outcome = Outcome::Failed(failure.clone());
                 let jitter = self.rng.below(2_001);
-                let decided = self.decide(message, &entry, &outcome, None, jitter);
+                let decided = self.decide(message, &entry, &outcome, None, jitter, Timestamp::ZERO);
                 let recipients = [(queue, entry)];
                 let decided = [decided];
                 let outcomes = std::iter::once(&outcome);

@@ -1,5 +1,6 @@
 //! Scenarios on the simulated world, a file a subject; what they share is here.
 
+mod adapt;
 mod admin;
 mod campaigns;
 mod endings;

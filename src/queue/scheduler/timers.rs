@@ -17,6 +17,7 @@ pub(super) enum TimerKey {
     Expiry(QueueId, Timestamp),
     Site(SiteId, Timestamp),
     Path(PathId, Timestamp),
+    Adapt(PathId, Timestamp),
     Domain(Domain, Timestamp),
     Suspension(u64),
     Sweep(u64),

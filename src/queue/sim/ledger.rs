@@ -156,6 +156,12 @@ impl World {
             }
             self.events.extend(settled.events);
         }
+        for change in settle.changes {
+            match change {
+                Change::Event(event) => self.events.push(*event),
+                other => unreachable!("the scheduler does not ask for {other:?} here"),
+            }
+        }
     }
 }
 

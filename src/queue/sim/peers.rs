@@ -1,8 +1,48 @@
 //! What becomes of a connection that is opened: dead hosts, hosts that leave, and what this host lacks.
 
+use std::collections::VecDeque;
+
 use super::*;
 
+/// A host that takes so many messages within a minute, and answers with a reply to more.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    pub limit: usize,
+    pub reply: SmtpReply,
+    taken: VecDeque<Timestamp>,
+    /// When each attempt was, and whether it was refused.
+    pub attempts: Vec<(Timestamp, bool)>,
+}
+
+impl Meter {
+    pub(crate) fn new(limit: usize, reply: SmtpReply) -> Self {
+        Self { limit, reply, taken: VecDeque::new(), attempts: Vec::new() }
+    }
+
+    fn refuses(&mut self, now: Timestamp) -> bool {
+        while self.taken.front().is_some_and(|at| now.since(*at) >= Duration::from_secs(60)) {
+            self.taken.pop_front();
+        }
+        let refuses = self.taken.len() >= self.limit;
+        if !refuses {
+            self.taken.push_back(now);
+        }
+        self.attempts.push((now, refuses));
+        refuses
+    }
+}
+
 impl World {
+    /// What a domain's host says against a recipient.
+    pub(super) fn answer(&mut self, domain: &Domain) -> Option<SmtpReply> {
+        if let Some(reply) = self.says.get(domain.as_str()) {
+            return Some(reply.clone());
+        }
+        let now = self.now;
+        let meter = self.meters.get_mut(domain.as_str())?;
+        meter.refuses(now).then(|| meter.reply.clone())
+    }
+
     pub(super) fn connected(&mut self, conn: ConnectionId) {
         let Some(c) = self.conns.get(&conn) else { return };
         let host = c.request.plan.name.to_string();

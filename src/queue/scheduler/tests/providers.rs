@@ -10,6 +10,7 @@ fn tenants_of_microsoft(n: usize) -> Vec<String> {
 
 fn with_provider(change: impl FnOnce(&mut crate::config::Provider)) -> Config {
     let mut config = fast();
+    config.adaptation.enabled = false;
     config.providers = crate::config::built_in().clone();
     change(config.providers.get_mut("microsoft").expect("built in"));
     config
