@@ -22,9 +22,9 @@ use crate::config::{Config, OTHER};
 use crate::event::{Event, EventKind, SmtpReply};
 use crate::metrics::queue::AdaptationMetrics;
 use crate::queue::admin::ExplainStep;
+use crate::shaping::Control;
 use crate::shaping::adapt::{self, Controller, Record};
 use crate::shaping::rules::{Rules, parse_reply};
-use crate::shaping::Control;
 use crate::store::Change;
 use crate::types::{Name, Timestamp};
 
@@ -153,7 +153,8 @@ impl Scheduler {
 
     /// A path is new: towards a provider it adapts from the beginning, elsewhere when there is something to remember.
     pub(super) fn begin_adapting(&mut self, id: PathId) {
-        let Some((source, group, grouped)) = self.path(id).map(|p| (p.source, p.group.clone(), p.is_of_provider())) else {
+        let Some((source, group, grouped)) = self.path(id).map(|p| (p.source, p.group.clone(), p.is_of_provider()))
+        else {
             return;
         };
         let Some(source) = self.sources.get(source).map(|s| s.source.name.clone()) else { return };
@@ -320,9 +321,10 @@ impl Scheduler {
         event.source = Some(source.source.name.clone());
         event.source_ip = source.source.address;
         event.reason = Some(change.to_string().into());
-        event.smtp = change.reply.as_deref().map(|text| {
-            parse_reply(text).unwrap_or_else(|| SmtpReply { code: 0, enhanced: None, text: text.into() })
-        });
+        event.smtp = change
+            .reply
+            .as_deref()
+            .map(|text| parse_reply(text).unwrap_or_else(|| SmtpReply { code: 0, enhanced: None, text: text.into() }));
         Some(event)
     }
 
@@ -421,4 +423,3 @@ impl Lately {
 pub(super) fn is_of_provider(group: &str, provider: &str) -> bool {
     provider != OTHER && group == provider
 }
-
