@@ -72,6 +72,13 @@ impl Adapting {
     }
 }
 
+#[cfg(test)]
+impl Adapting {
+    pub(super) fn others(&self) -> usize {
+        self.others
+    }
+}
+
 fn rules_of(config: &Config) -> Arc<Rules> {
     if config.rules.is_empty() {
         return BUILT_IN.clone();
@@ -241,6 +248,7 @@ impl Scheduler {
         }
         self.sync_control(id);
         changes.extend(self.keep(id, false));
+        changes.extend(self.end_spent(id));
         if !changes.is_empty() {
             self.submit(changes, Pending::Nobody);
         }
@@ -263,6 +271,23 @@ impl Scheduler {
         adaptive.kept_at = now;
         let kept = Kept { record: adaptive.controller.record(), group: Box::from(&*group), source: source.clone() };
         put(record_key(&source, &group)?, &kept).ok()
+    }
+
+    /// Outside of providers a controller that has nothing more to say goes, with its record.
+    fn end_spent(&mut self, id: PathId) -> Option<Change> {
+        let now = self.now;
+        let path = self.provider_path_mut(id)?;
+        let adaptive = path.adaptive.as_ref().filter(|_| !is_of_provider(&path.group, &path.provider))?;
+        let is_quiet = now.since(adaptive.used_at) >= IDLE_AFTER && !adaptive.dirty;
+        if !is_quiet || !adaptive.controller.is_spent(now) {
+            return None;
+        }
+        path.adaptive = None;
+        let (source, group) = (path.source, path.group.clone());
+        self.adapting.others = self.adapting.others.saturating_sub(1);
+        self.forget_path(id);
+        let source = self.sources.get(source)?.source.name.clone();
+        Some(Change::RemoveState { key: record_key(&source, &group)? })
     }
 
     /// Writes all that was learned and not yet kept: the daemon ends.

@@ -183,6 +183,15 @@ impl Controller {
         self.probes_left > 0
     }
 
+    /// Whether it limits nothing and has nothing to remember.
+    pub fn is_spent(&self, now: Timestamp) -> bool {
+        self.state == State::Free
+            && self.rate.is_none()
+            && self.connections.is_none()
+            && self.held_until(now).is_none()
+            && self.orders(now).next().is_none()
+    }
+
     /// What is to be kept.
     pub fn record(&self) -> Record {
         Record {

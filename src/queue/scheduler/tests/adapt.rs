@@ -211,8 +211,11 @@ fn an_action_waits_for_its_number_of_replies_and_other_sites_keep_their_speed() 
     submit(&mut world, 3, 5, "acme", "one.example");
     world.run_for(3_000);
     assert_eq!(world.received.len(), 500, "held");
+    let kept = |world: &World| world.state.keys().filter(|k| k.starts_with(b"adaptation/")).count();
+    assert_eq!(kept(&world), 1);
     world.run_for(2 * 3_600);
     assert_eq!(world.received.len(), 508);
+    assert_eq!((kept(&world), world.scheduler.adapting.others()), (0, 0), "nothing is left of it");
 }
 
 #[test]
