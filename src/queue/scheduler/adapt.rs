@@ -22,9 +22,9 @@ use crate::config::{Config, OTHER};
 use crate::event::{Event, EventKind, SmtpReply};
 use crate::metrics::queue::AdaptationMetrics;
 use crate::queue::admin::ExplainStep;
+use crate::shaping::Control;
 use crate::shaping::adapt::{self, Controller, Record};
 use crate::shaping::rules::{Rules, parse_reply};
-use crate::shaping::Control;
 use crate::store::Change;
 use crate::types::{Name, Timestamp};
 
@@ -69,6 +69,13 @@ static BUILT_IN: LazyLock<Arc<Rules>> =
 impl Adapting {
     pub(super) fn new(config: &Config) -> Self {
         Self { rules: rules_of(config), triggers: Triggers::default(), kept: BTreeMap::new(), others: 0 }
+    }
+}
+
+#[cfg(test)]
+impl Adapting {
+    pub(super) fn others(&self) -> usize {
+        self.others
     }
 }
 
@@ -153,7 +160,8 @@ impl Scheduler {
 
     /// A path is new: towards a provider it adapts from the beginning, elsewhere when there is something to remember.
     pub(super) fn begin_adapting(&mut self, id: PathId) {
-        let Some((source, group, grouped)) = self.path(id).map(|p| (p.source, p.group.clone(), p.is_of_provider())) else {
+        let Some((source, group, grouped)) = self.path(id).map(|p| (p.source, p.group.clone(), p.is_of_provider()))
+        else {
             return;
         };
         let Some(source) = self.sources.get(source).map(|s| s.source.name.clone()) else { return };
@@ -240,6 +248,7 @@ impl Scheduler {
         }
         self.sync_control(id);
         changes.extend(self.keep(id, false));
+        changes.extend(self.end_spent(id));
         if !changes.is_empty() {
             self.submit(changes, Pending::Nobody);
         }
@@ -262,6 +271,23 @@ impl Scheduler {
         adaptive.kept_at = now;
         let kept = Kept { record: adaptive.controller.record(), group: Box::from(&*group), source: source.clone() };
         put(record_key(&source, &group)?, &kept).ok()
+    }
+
+    /// Outside of providers a controller that has nothing more to say goes, with its record.
+    fn end_spent(&mut self, id: PathId) -> Option<Change> {
+        let now = self.now;
+        let path = self.provider_path_mut(id)?;
+        let adaptive = path.adaptive.as_ref().filter(|_| !is_of_provider(&path.group, &path.provider))?;
+        let is_quiet = now.since(adaptive.used_at) >= IDLE_AFTER && !adaptive.dirty;
+        if !is_quiet || !adaptive.controller.is_spent(now) {
+            return None;
+        }
+        path.adaptive = None;
+        let (source, group) = (path.source, path.group.clone());
+        self.adapting.others = self.adapting.others.saturating_sub(1);
+        self.forget_path(id);
+        let source = self.sources.get(source)?.source.name.clone();
+        Some(Change::RemoveState { key: record_key(&source, &group)? })
     }
 
     /// Writes all that was learned and not yet kept: the daemon ends.
@@ -320,9 +346,10 @@ impl Scheduler {
         event.source = Some(source.source.name.clone());
         event.source_ip = source.source.address;
         event.reason = Some(change.to_string().into());
-        event.smtp = change.reply.as_deref().map(|text| {
-            parse_reply(text).unwrap_or_else(|| SmtpReply { code: 0, enhanced: None, text: text.into() })
-        });
+        event.smtp = change
+            .reply
+            .as_deref()
+            .map(|text| parse_reply(text).unwrap_or_else(|| SmtpReply { code: 0, enhanced: None, text: text.into() }));
         Some(event)
     }
 
@@ -421,4 +448,3 @@ impl Lately {
 pub(super) fn is_of_provider(group: &str, provider: &str) -> bool {
     provider != OTHER && group == provider
 }
-

@@ -202,7 +202,16 @@ impl Scheduler {
     pub(super) fn release_path(&mut self, id: PathId) {
         let Some(path) = self.paths.get_mut(id).and_then(Option::as_mut) else { return };
         path.holders = path.holders.saturating_sub(1);
-        if path.holders == 0 && &*path.provider == OTHER && path.control == Control::default() && path.adaptive.is_none()
+        self.forget_path(id);
+    }
+
+    /// Removes the path of a site that is gone, where nothing is known of it.
+    pub(super) fn forget_path(&mut self, id: PathId) {
+        let Some(path) = self.path(id) else { return };
+        if path.holders == 0
+            && &*path.provider == OTHER
+            && path.control == Control::default()
+            && path.adaptive.is_none()
         {
             let key = (path.source, path.group.clone());
             self.path_ids.remove(&key);

@@ -109,8 +109,7 @@ impl Scheduler {
             started: report.started,
         };
         let jitter = self.rng.below(2_001);
-        let mut settle =
-            Settle { settled: Vec::with_capacity(recipients.len()), owed: Vec::new(), changes };
+        let mut settle = Settle { settled: Vec::with_capacity(recipients.len()), owed: Vec::new(), changes };
         let lost = lost_outcome();
         let outcomes = || report.outcomes.iter().chain(std::iter::repeat(&lost));
         let decided: Vec<Decided> = recipients

@@ -105,7 +105,11 @@ fn a_hold_holds_the_provider_is_explained_and_ends_with_a_few() {
     let told = explain_steps(&mut world, "two.example");
     assert!(told.verdict.starts_with("waits: provider held, until"), "{}", told.verdict);
     let step = told.steps.iter().find(|s| s.name == "adaptation").expect("a step");
-    assert!(!step.pass && step.detail.contains("rule yahoo-tss05") && step.detail.contains("[TSS05]"), "{}", step.detail);
+    assert!(
+        !step.pass && step.detail.contains("rule yahoo-tss05") && step.detail.contains("[TSS05]"),
+        "{}",
+        step.detail
+    );
     let held = told.steps.iter().find(|s| s.detail.contains("held until")).expect("a step");
     assert!(held.detail.contains("rule yahoo-tss05"), "{}", held.detail);
 
@@ -160,8 +164,12 @@ fn rule(text: &str) -> ReplyRule {
 fn rules_of_the_config_change_severities_and_hold_recipients() {
     let mut config = fast();
     config.rules = vec![
-        rule("name = \"soft\"\ncodes = [\"550\"]\npattern = \"odd host\"\nscope = \"recipient\"\ntreat_as = \"temporary\"\nactions = [{ do = \"hold_recipient\", for = \"10h\" }]"),
-        rule("name = \"hard\"\ncodes = [\"451\"]\npattern = \"never again\"\nscope = \"recipient\"\ntreat_as = \"permanent\""),
+        rule(
+            "name = \"soft\"\ncodes = [\"550\"]\npattern = \"odd host\"\nscope = \"recipient\"\ntreat_as = \"temporary\"\nactions = [{ do = \"hold_recipient\", for = \"10h\" }]",
+        ),
+        rule(
+            "name = \"hard\"\ncodes = [\"451\"]\npattern = \"never again\"\nscope = \"recipient\"\ntreat_as = \"permanent\"",
+        ),
     ];
     assert_eq!(config.rules[0].treat_as, Some(TreatAs::Temporary));
     let mut world = World::new(76, config);
@@ -181,7 +189,9 @@ fn an_action_waits_for_its_number_of_replies_and_other_sites_keep_their_speed() 
     let mut config = fast();
     let mut own = rule("name = \"many\"\ncodes = [\"451\"]\npattern = \"slow down there\"");
     own.phases = vec![Phase::Rcpt];
-    let one = rule("name = \"x\"\ncodes = [\"451\"]\nactions = [{ do = \"hold\", for = \"1h\", after = 3, within = \"1h\" }]");
+    let one = rule(
+        "name = \"x\"\ncodes = [\"451\"]\nactions = [{ do = \"hold\", for = \"1h\", after = 3, within = \"1h\" }]",
+    );
     let actions: Vec<RuleAction> = one.actions;
     assert_eq!(actions[0].action, ActionKind::Hold);
     own.actions = actions;
@@ -201,8 +211,11 @@ fn an_action_waits_for_its_number_of_replies_and_other_sites_keep_their_speed() 
     submit(&mut world, 3, 5, "acme", "one.example");
     world.run_for(3_000);
     assert_eq!(world.received.len(), 500, "held");
+    let kept = |world: &World| world.state.keys().filter(|k| k.starts_with(b"adaptation/")).count();
+    assert_eq!(kept(&world), 1);
     world.run_for(2 * 3_600);
     assert_eq!(world.received.len(), 508);
+    assert_eq!((kept(&world), world.scheduler.adapting.others()), (0, 0), "nothing is left of it");
 }
 
 #[test]
