@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import smtplib
 import ssl
@@ -22,11 +23,14 @@ import unittest
 
 from lib import PASSWORD, SENDER, Case, _keys, letter, wait_for
 
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a peer that hangs up is what is wanted here
+LATE = 20  # seconds by which a busy machine may see an end late
 LONG = bool(os.environ.get("STRANGERS_LONG"))
 HALF = 60.0 if LONG else 6.0  # seconds of each half
 ROUNDS = 3 if LONG else 1
 EVIL = 100
-RESIDENT_MAX = 300_000  # kB over what it had at the beginning
+# kB over what it had at the beginning: 512 MiB of messages that are coming in (RECEIVING_OCTETS_MAX), and what their connections take.
+RESIDENT_MAX = 700_000
 KEPT = 0.9
 OFFERS = b"250-evil.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n"
 
@@ -302,7 +306,7 @@ class HostileReceiversTest(Case):
 
 
 class HostileClientsTest(Case):
-    limit = 120 if LONG else 60
+    limit = 150
     DEADLINE = 3  # seconds: command_timeout and data_timeout of these daemons
     LIFE = 12  # seconds: session_timeout
 
@@ -430,8 +434,8 @@ session_timeout = "{self.LIFE}s"
               f"{len(taken)}; resident {start} → {most} kB", flush=True)
         self.assertIsNone(self.wrong)
         self.assertEqual([e for e in ended if e[2] is None], [], "outlived every deadline")
-        # A handshake has 30 s of its own, which no configuration changes.
-        late = [e for e in ended if e[2] > (32 if e[1] == "starttls" else self.LIFE + 3)]
+        # A handshake has 30 s of its own, which no configuration changes. These clients share the cores with the daemon, and see its end late.
+        late = [e for e in ended if e[2] > (32 if e[1] == "starttls" else self.LIFE) + LATE]
         self.assertEqual(late, [])
         self.assertLess(most - start, RESIDENT_MAX)
         wait_for("all descriptors back", lambda: descriptors(pid) <= files + 8, 15)
