@@ -56,21 +56,25 @@ pub struct Hands {
 pub(super) struct Tied {
     hands: Arc<Hands>,
     thread: &'static str,
+    /// The phase from which on it is to end.
+    ends_in: Phase,
 }
 
 impl Drop for Tied {
     fn drop(&mut self) {
-        if *self.hands.phase.borrow() < Phase::Stopping {
-            error!(thread = self.thread, "a thread ended by itself, and the daemon with it");
+        if *self.hands.phase.borrow() >= self.ends_in {
+            return;
         }
+        error!(thread = self.thread, "a thread ended by itself, and the daemon with it");
         self.hands.advance(Phase::Stopping);
     }
 }
 
 impl Hands {
-    /// What a thread holds on to while it runs.
-    pub(super) fn tied(self: &Arc<Self>, thread: &'static str) -> Tied {
-        Tied { hands: self.clone(), thread }
+    /// What a thread holds on to while it runs. It is to end in a phase, not before: intake ends when a drain begins, and what is queued
+    /// then goes on for as long as it takes.
+    pub(super) fn tied(self: &Arc<Self>, thread: &'static str, ends_in: Phase) -> Tied {
+        Tied { hands: self.clone(), thread, ends_in }
     }
 
     /// Moves on to a later phase; an earlier one is passed over.

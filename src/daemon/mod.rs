@@ -174,11 +174,11 @@ impl Daemon {
             campaigns: for_egress,
             usage: intake.usage().clone(),
             commands: commands_rx,
-            tied: Some(hands.tied("egress")),
+            tied: Some(hands.tied("egress", Phase::Stopping)),
             phases: phases.clone(),
             store_status: opened.status,
         })?;
-        let intake = threads::spawn("intake", hands.tied("intake"), move || {
+        let intake = threads::spawn("intake", hands.tied("intake", Phase::Draining), move || {
             smtp.run(when(phases, |phase| phase > Phase::Running))
         })?;
         *hands.listeners.lock() = describe(&config.smtp.listeners, &smtp_addresses, addresses);
@@ -350,7 +350,7 @@ fn start_control(
     });
     let public = people.public(&hands, &clock, &metrics, &campaigns);
     let (bound, told) = std::sync::mpsc::channel();
-    let thread = threads::spawn("control", hands.tied("control"), move || async move {
+    let thread = threads::spawn("control", hands.tied("control", Phase::Stopping), move || async move {
         let server = match api::Server::bind(api.clone()).await {
             Ok(server) => server,
             Err(error) => {
