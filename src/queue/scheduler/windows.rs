@@ -318,7 +318,9 @@ impl Scheduler {
     fn fair_page(&self) -> usize {
         let budget = self.config.storage.window_entries as usize;
         let sharing = self.shed_line.len() + self.window_lines.iter().map(VecDeque::len).sum::<usize>();
-        (budget / sharing.max(1)).clamp(PAGE_MIN, PAGE)
+        let share = budget / sharing.max(1);
+        // Of very many queues most have a row or two: small pages would only let more of them read at a time, and fill the budget sooner.
+        if share < PAGE_MIN { PAGE } else { share.min(PAGE) }
     }
 
     fn queue_cap(&self) -> usize {
