@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Inbound;
 use crate::event::{Event, EventKind};
@@ -16,6 +17,12 @@ use crate::types::{Mailbox, Name, RowId};
 const MESSAGE_EVENTS_MAX: usize = 10_000;
 /// The most events of one address that are looked through, the newest first.
 const ADDRESS_EVENTS_MAX: usize = 500;
+
+/// How often a look-up that finds nothing is made again, [`AGAIN_AFTER`] apart: a host that bounces at once may bring its bounce before the batch
+/// with the delivery is on disk.
+const AGAIN_MAX: u32 = 20;
+/// The time between two look-ups.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Answers the recipient of a campaign's row; `None` when it is not known any more.
 pub type FindRow = Arc<dyn Fn(RowId) -> RowFuture + Send + Sync>;
@@ -33,8 +40,19 @@ pub(super) struct Origin {
 }
 
 impl Inbound {
-    /// What is known of a recipient; `None` when nothing is.
+    /// What is known of a recipient; `None` when nothing is, and nothing came to be known within [`AGAIN_MAX`] look-ups.
     pub(super) async fn origin(&self, tenant: &Name, path: ReturnPath) -> Result<Option<Origin>, ReadError> {
+        for _ in 0..AGAIN_MAX {
+            let found = self.origin_now(tenant, path).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        self.origin_now(tenant, path).await
+    }
+
+    async fn origin_now(&self, tenant: &Name, path: ReturnPath) -> Result<Option<Origin>, ReadError> {
         match RowId::of(path.message) {
             Some(row) => self.origin_of_row(tenant, path, row).await,
             None => {
