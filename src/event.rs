@@ -317,6 +317,26 @@ pub struct Event {
     /// The peer that handed it in. In `accepted` and `rejected`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<Box<str>>,
+    /// In `alert`, where a threshold was crossed or is met again; `reason` has the values.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub alert: Option<Box<AlertNote>>,
+}
+
+/// What an alert tells, in `alert` events of a threshold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AlertNote {
+    /// Which: `bounce_rate`, `disk_free` …
+    pub name: Box<str>,
+    /// `firing` when it begins, `repeated` while it goes on, `resolved` when it has ended.
+    pub state: Box<str>,
+    /// What it is about: a tenant, a source and provider, a webhook, a queue; `node` for all of it.
+    pub subject: Box<str>,
+    /// Since when.
+    pub since: Timestamp,
+    /// The likely cause.
+    pub cause: Box<str>,
+    /// What to do.
+    pub fix: Box<str>,
 }
 
 impl Event {
@@ -356,6 +376,7 @@ impl Event {
             reported_by: None,
             via: None,
             client: None,
+            alert: None,
         }
     }
 }

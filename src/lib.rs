@@ -3,6 +3,7 @@
 //! The layers, from the words that all share up to the daemon, are described in `ARCHITECTURE.md`; a module imports
 //! only from lower layers, and `tests/it/tidy.rs` checks it.
 
+pub mod alert;
 pub mod api;
 pub mod bounce;
 pub mod campaign;

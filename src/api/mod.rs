@@ -9,6 +9,7 @@
 //! A 202 means what a 250 means: on disk, fsynced.
 
 mod admin;
+mod alerts;
 mod auth;
 mod campaigns;
 mod compose;
@@ -92,6 +93,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who is not sent to.
     pub suppressions: Suppressions,
+    /// What is wrong.
+    pub alerts: crate::alert::Board,
 }
 
 /// The state that all handlers share; cheap to clone.

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Api, admin, campaigns, contacts, events, health, messages, queues, suppressions, trace};
+use super::{Api, admin, alerts, campaigns, contacts, events, health, messages, queues, suppressions, trace};
 
 /// Every route of the API but `/v1/openapi.json` itself.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -41,6 +41,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         ))
         .routes(routes!(suppressions::import_suppressions))
         .routes(routes!(suppressions::export_suppressions))
+        .routes(routes!(alerts::get_alerts))
         .routes(routes!(campaigns::get_campaigns, campaigns::post_campaign))
         .routes(routes!(
             campaigns::get_campaign,
@@ -214,6 +215,9 @@ pub struct EventSchema {
     via: Option<String>,
     /// From whom.
     client: Option<String>,
+    /// In `alert`: `name`, `state` (`firing`, `repeated`, `resolved`), `subject`, `since`, `cause`, `fix`.
+    #[schema(value_type = Option<Object>)]
+    alert: Option<Value>,
 }
 
 /// One queue.
@@ -319,4 +323,29 @@ pub struct BackupSchema {
     bytes: u64,
     /// The last event in it.
     last_sequence: u64,
+}
+
+/// An alert.
+#[derive(ToSchema)]
+#[schema(as = Alert)]
+#[allow(dead_code)]
+pub struct AlertSchema {
+    /// `bounce_rate`, `complaint_rate`, `deferral_rate`, `queue_age`, `disk_free`, `source_held`, `mail_stopped`, `webhook_failing`.
+    name: String,
+    /// `firing` or `pending`.
+    state: String,
+    /// What it is about.
+    subject: String,
+    /// Whose mail, where it is one tenant's.
+    tenant: Option<String>,
+    /// Since when.
+    since: String,
+    /// When it was told last.
+    told: Option<String>,
+    /// The values.
+    summary: String,
+    /// The likely cause.
+    cause: String,
+    /// What to do.
+    fix: String,
 }

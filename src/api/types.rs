@@ -273,3 +273,11 @@ pub struct Status {
     #[schema(value_type = Object)]
     pub queues: Option<Summary>,
 }
+
+/// The answer to `GET /v1/alerts`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Alerts {
+    /// Those that fire first.
+    #[schema(value_type = Vec<super::openapi::AlertSchema>)]
+    pub alerts: Vec<crate::alert::Alert>,
+}

@@ -106,6 +106,9 @@ pub(super) fn paths_of(config: &mut Config) -> Vec<(KeyPath, &mut PathBuf)> {
             paths.push((at!["routes", name.as_str(), "password_file"], file));
         }
     }
+    if let Some(file) = &mut config.alerts.mail_password_file {
+        paths.push((at!["alerts", "mail_password_file"], file));
+    }
     paths
 }
 

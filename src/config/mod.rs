@@ -7,6 +7,7 @@
 //! Each field's doc comment is its documentation: `posthaste config reference` is made from it.
 
 mod adaptation;
+mod alerts;
 mod bounces;
 mod check;
 mod delivery;
@@ -25,6 +26,7 @@ mod tenants;
 mod values;
 
 pub use adaptation::Adaptation;
+pub use alerts::Alerts;
 pub use bounces::{Bounces, SOFT_LIMIT_MAX};
 pub use delivery::{
     Delivery, DkimAlgorithm, DkimKey, Dns, LimitRule, Pool, PoolSource, Provider, Retry, Route, Shaping, Source,
@@ -98,6 +100,8 @@ pub struct Config {
     pub adaptation: Adaptation,
     /// What replies mean and make happen, beside the built-in rules (`posthaste rules list` shows all).
     pub rules: Vec<ReplyRule>,
+    /// What is watched, and who is told.
+    pub alerts: Alerts,
     /// The check before a campaign's start.
     pub check: Check,
     /// The store: space and retention.

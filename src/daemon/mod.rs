@@ -9,6 +9,7 @@
 //!
 //! A failed store ends all at once and with an error: nothing can be settled any more.
 
+mod alerts;
 mod campaigns;
 mod control;
 mod egress;
@@ -333,6 +334,7 @@ fn start_control(
     campaigns: Campaigns,
     stops: watch::Receiver<bool>,
 ) -> anyhow::Result<(JoinHandle<()>, Addresses)> {
+    let watch = alerts::Watch::new(&hands, &clock, &metrics, &ledger);
     let api = Api::new(api::Parts {
         config: hands.config.clone(),
         clock: clock.clone(),
@@ -347,6 +349,7 @@ fn start_control(
         metrics: metrics.clone(),
         suppressions: people.suppressions.clone(),
         campaigns: Some(campaigns.clone()),
+        alerts: watch.board.clone(),
     });
     let public = people.public(&hands, &clock, &metrics, &campaigns);
     let (bound, told) = std::sync::mpsc::channel();
@@ -382,6 +385,7 @@ fn start_control(
             tokio::task::spawn_local(people.keep(metrics)),
             tokio::task::spawn_local(async move { campaigns.run(campaigns_stop).await }),
             tokio::task::spawn_local(drain(hands)),
+            tokio::task::spawn_local(watch.run()),
         ];
         server.run(stops).await;
         // It ends by the same watch; a panic there is logged by its thread's hook.

@@ -249,6 +249,9 @@ impl Inbound {
         }
         let once = Change::Once { key, remember, changes };
         self.parts.ledger.submit(vec![once]).await.map_err(|e| e.to_string())?;
+        if matches!(what, Counted::Bounce | Counted::Complaint) && !about.is_test() {
+            self.parts.metrics.tenants.with_label_values(&[about.tenant.as_str(), what.as_str()]).inc();
+        }
         Ok(if about.is_test() { Counted::Test } else { what })
     }
 }

@@ -9,6 +9,8 @@ use super::Registry;
 pub struct InboundMetrics {
     mails: IntCounterVec,
     refused: IntCounterVec,
+    /// Bounces and complaints by mail, of each tenant.
+    pub tenants: IntCounterVec,
 }
 
 impl InboundMetrics {
@@ -25,6 +27,11 @@ impl InboundMetrics {
                 "returned_refused_total",
                 "Recipients and mails that a bounce listener refused: foreign (no address of ours), forged, expired, rate, store.",
                 &["reason"],
+            ),
+            tenants: registry.counters(
+                "tenant_returned_total",
+                "Recipients of each tenant of whom a mail told a bounce or a complaint.",
+                &["tenant", "kind"],
             ),
         }
     }

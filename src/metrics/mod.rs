@@ -5,6 +5,7 @@
 //! names of the configuration (pool, source).
 //! The list in `docs/metrics.md` is made from the registry.
 
+pub mod alert;
 pub mod backlog;
 pub mod campaign;
 pub mod content;
@@ -78,6 +79,8 @@ pub struct Metrics {
     pub suppression: suppression::SuppressionMetrics,
     /// What comes back.
     pub inbound: inbound::InboundMetrics,
+    /// Alerts.
+    pub alert: alert::AlertMetrics,
     /// The public listener.
     pub tracking: tracking::TrackingMetrics,
 }
@@ -98,6 +101,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         content: content::ContentMetrics::register(registry),
         suppression: suppression::SuppressionMetrics::register(registry),
         inbound: inbound::InboundMetrics::register(registry),
+        alert: alert::AlertMetrics::register(registry),
         tracking: tracking::TrackingMetrics::register(registry),
     }
 }
@@ -172,6 +176,22 @@ impl Registry {
         }));
         metric
     }
+}
+
+/// What a group of counters counted, by the values of these labels, in their order. For those who judge by numbers that are counted anyway.
+pub fn counted(counters: &IntCounterVec, labels: &[&str]) -> Vec<(Vec<String>, u64)> {
+    let mut out = Vec::new();
+    for family in counters.collect() {
+        for metric in family.get_metric() {
+            let value = |name: &&str| {
+                let pair = metric.get_label().iter().find(|pair| pair.name() == *name);
+                pair.map_or(String::new(), |pair| pair.value().to_owned())
+            };
+            let count = metric.get_counter().get_value();
+            out.push((labels.iter().map(value).collect(), count as u64));
+        }
+    }
+    out
 }
 
 fn opts(name: &str, help: &str) -> Opts {

@@ -27,6 +27,8 @@ pub struct QueueMetrics {
     pub failed: IntCounterVec,
     /// Recipients that became too old.
     pub expired: IntCounterVec,
+    /// Recipients of a tenant that were delivered or bounced in the session.
+    pub tenants: IntCounterVec,
     /// Recipients that an operator took out.
     pub purged: IntCounter,
     /// Recipients that were taken out by cancelling their campaign.
@@ -111,6 +113,11 @@ impl QueueMetrics {
             bounced: outcome("bounced_total", "Recipients that a remote refused for good."),
             failed: outcome("failed_total", "Recipients that we gave up for another reason than age."),
             expired: outcome("expired_total", "Recipients that became too old."),
+            tenants: registry.counters(
+                "tenant_outcomes_total",
+                "Recipients of each tenant that a remote took (delivered) or refused for good (bounced).",
+                &["tenant", "outcome"],
+            ),
             purged: registry.counter("purged_total", "Recipients that an operator took out."),
             cancelled: registry.counter("cancelled_total", "Recipients taken out by cancelling their campaign."),
             suppressed: registry.counter("suppressed_total", "Recipients not sent to since they are suppressed."),

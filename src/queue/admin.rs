@@ -155,6 +155,30 @@ pub struct Summary {
     pub suspensions: Vec<Suspension>,
 }
 
+/// What of the queues an operator is to be told of by himself, if it goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble {
+    /// The queue whose mail is due for longest and is not sent, of those that nobody holds on purpose; its `next_due` says since when.
+    pub overdue: Option<QueueInfo>,
+    /// Sources that may not send to a provider now.
+    pub held: Vec<HeldPath>,
+    /// Suspensions that rules made, and that end only when an operator ends them.
+    pub stopped: Vec<Suspension>,
+}
+
+/// A source that is held towards a provider.
+#[derive(Clone, Debug)]
+pub struct HeldPath {
+    /// The source.
+    pub source: Name,
+    /// The provider, or the site where there is none.
+    pub provider: String,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
 /// One recipient that waits, for `queue show`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EntryInfo {
@@ -248,6 +272,11 @@ pub enum Command {
         top: usize,
         /// Where to.
         reply: Reply<Summary>,
+    },
+    /// What of the queues may be wrong.
+    Trouble {
+        /// Where to.
+        reply: Reply<Trouble>,
     },
     /// Queues that match, largest first.
     List {

@@ -19,6 +19,7 @@ pub mod notify;
 pub mod returns;
 pub mod scheduler;
 pub mod sign;
+pub mod system;
 
 #[cfg(test)]
 mod sim;

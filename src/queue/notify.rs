@@ -161,7 +161,7 @@ fn enveloped(report: dsn::Dsn, id: MessageId, original: &Envelope, now: Timestam
 }
 
 /// The pool that sends a tenant's mail; without one of its own the first that there is.
-fn pool_of(config: &Config, tenant: &Name) -> Name {
+pub(super) fn pool_of(config: &Config, tenant: &Name) -> Name {
     let own = config.tenant(tenant).and_then(|tenant| tenant.pool.clone());
     let first = || config.pools.first().map(|pool| pool.name.clone());
     own.or_else(first).unwrap_or_else(|| Name::parse("default").expect("a literal that is a name"))

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 7] = [
     &["types", "event", "metrics", "seam"],
     &["smtp", "mime", "dkim", "bounce", "feedback"],
-    &["config", "shaping", "template", "effects"],
+    &["config", "shaping", "template", "effects", "alert"],
     &["store", "suppression", "links"],
     &["queue", "delivery", "campaign", "inbound", "webhook", "report"],
     &["smtp_server", "api", "tracking", "dashboard", "sandbox"],
@@ -22,7 +22,8 @@ const LAYERS: [&[&str]; 7] = [
 const OPEN_LAYERS: [usize; 3] = [0, 1, 6];
 
 /// What a module may use beside the layers below it.
-const BESIDE: [(&str, &str); 8] = [
+const BESIDE: [(&str, &str); 9] = [
+    ("alert", "config"),
     ("shaping", "config"),
     ("effects", "config"),
     ("suppression", "store"),

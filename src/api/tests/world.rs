@@ -163,6 +163,7 @@ impl World {
             control: Arc::new(fake.clone()),
             metrics: Arc::new(register_all(&registry)),
             registry,
+            alerts: Default::default(),
             suppressions: crate::suppression::testing::suppressions(clock.clone()).0,
             campaigns,
         });
@@ -375,6 +376,7 @@ fn answer(command: Command, memory: &mut Memory, now: Timestamp) {
             let _ = reply.send(if pool.as_str() == "main" { Ok(changed) } else { Err(unknown) });
         }
         Command::TraceSmtp { lines, .. } => memory.trace.push(lines),
+        Command::Trouble { reply } => drop(reply.send(Ok(crate::queue::admin::Trouble::default()))),
         Command::Usage { reply } => drop(reply.send(Ok(Vec::new()))),
         Command::InFlight { reply } => drop(reply.send(Ok(Vec::new()))),
     }

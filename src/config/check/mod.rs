@@ -7,6 +7,7 @@
 //!
 //! Nothing here changes the configuration. An error keeps the daemon from starting; a warning is told and no more.
 
+mod alerts;
 mod delivery;
 mod files;
 mod node;
@@ -53,6 +54,7 @@ pub(super) fn check(
     check.providers();
     check.adaptation();
     check.rules();
+    check.alerts();
     check.limits();
     check.tls_files();
     check.dkim();

@@ -87,6 +87,13 @@ resolvers = ["127.0.0.1:53"]
 [bounces]
 suppress = true
 
+[alerts]
+mail_to = ["ops@example.com"]
+mail_from = "posthaste@mta1.example.com"
+mail_server = "smtp.example.net:587"
+mail_username = "posthaste"
+mail_password_file = "credential:alerts"
+
 [check]
 rspamd = "http://127.0.0.1:11333"
 spamassassin = "127.0.0.1:783"
@@ -141,6 +148,7 @@ static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
         include_str!("../tenants.rs"),
         include_str!("../delivery.rs"),
         include_str!("../adaptation.rs"),
+        include_str!("../alerts.rs"),
         include_str!("../rules.rs"),
         include_str!("../../types/queue_key.rs"),
     ]

@@ -105,6 +105,7 @@ impl Scheduler {
         // An answer that nobody waits for any more is no error: the command was carried out.
         match command {
             Command::Summary { top, reply } => drop(reply.send(Ok(self.summary(top)))),
+            Command::Trouble { reply } => drop(reply.send(Ok(self.trouble()))),
             Command::List { matcher, limit, reply } => drop(reply.send(Ok(self.list(&matcher, limit)))),
             Command::Explain { matcher, limit, reply } => drop(reply.send(self.explain(&matcher, limit))),
             Command::Usage { reply } => drop(reply.send(Ok(self.usage()))),

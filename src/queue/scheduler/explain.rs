@@ -3,7 +3,7 @@
 use super::queue::{Cursor, Queue, Status};
 use super::routing::DomainRoute;
 use super::{Scheduler, SiteId};
-use crate::queue::admin::{CommandError, ExplainStep, Explanation, Matcher, QueueInfo, Summary};
+use crate::queue::admin::{CommandError, ExplainStep, Explanation, HeldPath, Matcher, QueueInfo, Summary, Trouble};
 use crate::shaping::{Ask, HoldKind, Limit, PathState, Question, Reason, Route, Verdict, Wake, Window, admit, explain};
 use crate::types::Timestamp;
 
@@ -151,6 +151,29 @@ impl Scheduler {
         }
     }
 
+    /// What may be wrong: mail that is due and does not go, sources that are held, suspensions that wait for an operator.
+    pub(super) fn trouble(&self) -> Trouble {
+        let few = self.config.alerts.minimum;
+        let waits = |queue: &&Box<Queue>| match self.verdict_of(queue) {
+            Verdict::Go => true,
+            Verdict::Wait { reason, .. } => is_trouble(reason, queue.count >= few),
+        };
+        let overdue = self.queues.values().filter(|queue| queue.count > 0 && queue.head_due() < self.now);
+        let overdue = overdue.filter(waits).min_by_key(|queue| queue.head_due());
+        let held = self.paths.iter().flatten().filter_map(|path| {
+            let (until, why) = path.control.held.as_ref().filter(|(until, _)| *until > self.now)?;
+            let source = self.sources.get(path.source)?.source.name.clone();
+            let provider = if path.is_of_provider() { &path.provider } else { &path.group };
+            Some(HeldPath { source, provider: provider.to_string(), until: *until, reason: why.to_string() })
+        });
+        let stopped = self.suspensions.iter().filter(|s| s.by == super::reactions::BY && s.until.is_none());
+        Trouble {
+            overdue: overdue.map(|queue| self.queue_info(queue)),
+            held: held.collect(),
+            stopped: stopped.cloned().collect(),
+        }
+    }
+
     pub(super) fn explain(&self, matcher: &Matcher, limit: usize) -> Result<Vec<Explanation>, CommandError> {
         let all = self.matching(matcher);
         if all.is_empty() {
@@ -229,6 +252,30 @@ fn time_of(wake: Wake) -> Option<Timestamp> {
 }
 
 /// A reason without its particulars, for counting.
+/// Whether mail that is due and waits for this is something to look at. What somebody wanted to hold is not, and a dead host only where
+/// many recipients wait for it.
+fn is_trouble(reason: Reason, many: bool) -> bool {
+    match reason {
+        Reason::Draining
+        | Reason::Suspended(_)
+        | Reason::Held(_)
+        | Reason::RetryDue
+        | Reason::WarmUp
+        | Reason::Rate(Limit::CampaignRate) => false,
+        Reason::Unresolved | Reason::HostDown => many,
+        Reason::StoreFailed
+        | Reason::Window
+        | Reason::Content
+        | Reason::Resolving
+        | Reason::Unsettled
+        | Reason::NoSource
+        | Reason::SourceHeld(_)
+        | Reason::Connections(_)
+        | Reason::Rate(_)
+        | Reason::ProviderHeld => true,
+    }
+}
+
 fn short(reason: Reason) -> &'static str {
     match reason {
         Reason::Draining => "draining",

@@ -34,7 +34,7 @@ const SLOW_AS_HOLD: Duration = Duration::from_secs(600);
 /// A suspension is renewed only when it would become longer by this.
 const RENEW_FROM: Duration = Duration::from_secs(60);
 /// Who suspends.
-const BY: &str = "reply rules";
+pub(super) const BY: &str = "reply rules";
 
 /// The times of replies, for actions that need several.
 #[derive(Debug, Default)]

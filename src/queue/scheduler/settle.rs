@@ -280,11 +280,13 @@ impl Scheduler {
         let next = match decided.effect {
             Effect::Delivered => {
                 metrics.delivered.inc();
+                self.metrics.tenants.with_label_values(&[key.tenant.as_str(), "delivered"]).inc();
                 metrics.time_in_queue.observe(self.now.since(entry.accepted).as_secs_f64());
                 Next::Done
             }
             Effect::Bounced => {
                 metrics.bounced.inc();
+                self.metrics.tenants.with_label_values(&[key.tenant.as_str(), "bounced"]).inc();
                 Next::Done
             }
             Effect::Failed | Effect::Unsent => {
