@@ -28,6 +28,7 @@ mod server;
 pub mod suppressions;
 mod trace;
 pub mod types;
+pub mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -54,6 +55,7 @@ use crate::seam::clock::Clock;
 use crate::store::Ledger;
 use crate::suppression::Suppressions;
 use crate::types::Timestamp;
+use crate::webhook::Webhooks;
 use auth::Keys;
 use idempotency::InFlight;
 use ports::{AcceptMessage, Compose, Control, ReadSide};
@@ -92,6 +94,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who is not sent to.
     pub suppressions: Suppressions,
+    /// The webhooks; without them their routes answer 503.
+    pub webhooks: Option<Webhooks>,
 }
 
 /// The state that all handlers share; cheap to clone.

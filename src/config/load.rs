@@ -106,6 +106,12 @@ pub(super) fn paths_of(config: &mut Config) -> Vec<(KeyPath, &mut PathBuf)> {
             paths.push((at!["routes", name.as_str(), "password_file"], file));
         }
     }
+    for (i, webhook) in config.webhooks.iter_mut().enumerate() {
+        paths.push((at!["webhooks", i, "secret_file"], &mut webhook.secret_file));
+        if let Some(file) = &mut webhook.authorization_file {
+            paths.push((at!["webhooks", i, "authorization_file"], file));
+        }
+    }
     paths
 }
 

@@ -23,6 +23,7 @@ mod smtp;
 mod source;
 mod tenants;
 mod values;
+mod webhooks;
 
 pub use adaptation::Adaptation;
 pub use bounces::{Bounces, SOFT_LIMIT_MAX};
@@ -42,6 +43,10 @@ pub use rules::{
 pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
 pub use tenants::{Quota, SmtpUser, Tenant};
 pub use values::{ByteSize, HumanDuration, Rate, Rates};
+pub use webhooks::{
+    WEBHOOK_BATCH_MAX, WEBHOOK_TIMEOUT_MAX_S, WEBHOOKS_MAX, Webhook, WebhookFormat, WebhookSecret, WebhookTarget,
+    parse_webhook_secrets,
+};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -98,6 +103,8 @@ pub struct Config {
     pub adaptation: Adaptation,
     /// What replies mean and make happen, beside the built-in rules (`posthaste rules list` shows all).
     pub rules: Vec<ReplyRule>,
+    /// Who is told of events, by POST.
+    pub webhooks: Vec<Webhook>,
     /// The check before a campaign's start.
     pub check: Check,
     /// The store: space and retention.

@@ -19,6 +19,7 @@ pub mod smtp_server;
 pub mod store;
 pub mod suppression;
 pub mod tracking;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -80,6 +81,8 @@ pub struct Metrics {
     pub inbound: inbound::InboundMetrics,
     /// The public listener.
     pub tracking: tracking::TrackingMetrics,
+    /// Webhooks.
+    pub webhook: webhook::WebhookMetrics,
 }
 
 /// Makes every group. `docs/metrics.md` lists what this registers.
@@ -99,6 +102,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         suppression: suppression::SuppressionMetrics::register(registry),
         inbound: inbound::InboundMetrics::register(registry),
         tracking: tracking::TrackingMetrics::register(registry),
+        webhook: webhook::WebhookMetrics::register(registry),
     }
 }
 

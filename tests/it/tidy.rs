@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 7] = [
 const OPEN_LAYERS: [usize; 3] = [0, 1, 6];
 
 /// What a module may use beside the layers below it.
-const BESIDE: [(&str, &str); 8] = [
+const BESIDE: [(&str, &str); 9] = [
     ("shaping", "config"),
     ("effects", "config"),
     ("suppression", "store"),
@@ -31,6 +31,7 @@ const BESIDE: [(&str, &str); 8] = [
     ("campaign", "queue"),
     ("inbound", "queue"),
     ("campaign", "delivery"),
+    ("webhook", "delivery"),
 ];
 
 /// Names that one module alone may say, with why.

@@ -163,6 +163,7 @@ impl World {
             control: Arc::new(fake.clone()),
             metrics: Arc::new(register_all(&registry)),
             registry,
+            webhooks: None,
             suppressions: crate::suppression::testing::suppressions(clock.clone()).0,
             campaigns,
         });

@@ -17,6 +17,7 @@ mod message;
 mod out;
 mod queue;
 mod suppression;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,9 @@ pub enum AdminCommand {
     /// The addresses that are not sent to
     #[command(after_long_help = suppression::EXAMPLES)]
     Suppression(suppression::SuppressionArgs),
+    /// Webhooks: how they are, test, send again
+    #[command(after_long_help = webhook::EXAMPLES)]
+    Webhook(webhook::WebhookArgs),
     /// Write a consistent copy of the store while mail flows
     Backup(control::BackupArgs),
     /// End intake, deliver what can be delivered, then end the daemon
@@ -104,6 +108,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
             AdminCommand::Events(args) => &args.connection,
             AdminCommand::Contacts(args) => &args.connection,
             AdminCommand::Suppression(args) => &args.connection,
+            AdminCommand::Webhook(args) => &args.connection,
             AdminCommand::Backup(args) => &args.connection,
             AdminCommand::Drain(args) => &args.connection,
             AdminCommand::Reload(args) | AdminCommand::Status(args) => &args.connection,
@@ -131,6 +136,7 @@ pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> 
         AdminCommand::Events(args) => events::run(&args.command, client, out).await,
         AdminCommand::Contacts(args) => contacts::run(args, client, out).await,
         AdminCommand::Suppression(args) => suppression::run(&args.command, client, out).await,
+        AdminCommand::Webhook(args) => webhook::run(&args.command, client, out).await,
         AdminCommand::Backup(args) => control::backup(args, client, out).await,
         AdminCommand::Drain(args) => control::drain(args, client, out).await,
         AdminCommand::Reload(_) => control::reload(client, out).await,
