@@ -31,3 +31,4 @@ pub mod suppression;
 pub mod template;
 pub mod tracking;
 pub mod types;
+pub mod webhook;

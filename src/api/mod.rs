@@ -29,6 +29,7 @@ mod server;
 pub mod suppressions;
 mod trace;
 pub mod types;
+pub mod webhooks;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -55,6 +56,7 @@ use crate::seam::clock::Clock;
 use crate::store::Ledger;
 use crate::suppression::Suppressions;
 use crate::types::Timestamp;
+use crate::webhook::Webhooks;
 use auth::Keys;
 use idempotency::InFlight;
 use ports::{AcceptMessage, Compose, Control, ReadSide};
@@ -95,6 +97,8 @@ pub struct Parts {
     pub suppressions: Suppressions,
     /// What is wrong.
     pub alerts: crate::alert::Board,
+    /// The webhooks; without them their routes answer 503.
+    pub webhooks: Option<Webhooks>,
 }
 
 /// The state that all handlers share; cheap to clone.

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Api, admin, alerts, campaigns, contacts, events, health, messages, queues, suppressions, trace};
+use super::{Api, admin, alerts, campaigns, contacts, events, health, messages, queues, suppressions, trace, webhooks};
 
 /// Every route of the API but `/v1/openapi.json` itself.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -42,6 +42,10 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(suppressions::import_suppressions))
         .routes(routes!(suppressions::export_suppressions))
         .routes(routes!(alerts::get_alerts))
+        .routes(routes!(webhooks::get_webhooks))
+        .routes(routes!(webhooks::test_webhook))
+        .routes(routes!(webhooks::replay_webhook))
+        .routes(routes!(webhooks::resume_webhook))
         .routes(routes!(campaigns::get_campaigns, campaigns::post_campaign))
         .routes(routes!(
             campaigns::get_campaign,

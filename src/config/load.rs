@@ -109,6 +109,12 @@ pub(super) fn paths_of(config: &mut Config) -> Vec<(KeyPath, &mut PathBuf)> {
     if let Some(file) = &mut config.alerts.mail_password_file {
         paths.push((at!["alerts", "mail_password_file"], file));
     }
+    for (i, webhook) in config.webhooks.iter_mut().enumerate() {
+        paths.push((at!["webhooks", i, "secret_file"], &mut webhook.secret_file));
+        if let Some(file) = &mut webhook.authorization_file {
+            paths.push((at!["webhooks", i, "authorization_file"], file));
+        }
+    }
     paths
 }
 

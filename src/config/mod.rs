@@ -24,6 +24,7 @@ mod smtp;
 mod source;
 mod tenants;
 mod values;
+mod webhooks;
 
 pub use adaptation::Adaptation;
 pub use alerts::Alerts;
@@ -44,6 +45,10 @@ pub use rules::{
 pub use smtp::{Listener, ListenerRole, ListenerTls, Smtp};
 pub use tenants::{Quota, SmtpUser, Tenant};
 pub use values::{ByteSize, HumanDuration, Rate, Rates};
+pub use webhooks::{
+    WEBHOOK_BATCH_MAX, WEBHOOK_TIMEOUT_MAX_S, WEBHOOKS_MAX, Webhook, WebhookFormat, WebhookSecret, WebhookTarget,
+    parse_webhook_secrets,
+};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -102,6 +107,8 @@ pub struct Config {
     pub rules: Vec<ReplyRule>,
     /// What is watched, and who is told.
     pub alerts: Alerts,
+    /// Who is told of events, by POST.
+    pub webhooks: Vec<Webhook>,
     /// The check before a campaign's start.
     pub check: Check,
     /// The store: space and retention.

@@ -160,7 +160,7 @@ fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
         };
     }
     compare!(
-        smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, providers, alerts, check,
+        smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, providers, webhooks, alerts, check,
         storage, log
     );
     changed

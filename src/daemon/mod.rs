@@ -19,6 +19,7 @@ mod signals;
 #[cfg(test)]
 mod sim;
 mod threads;
+mod webhooks;
 
 pub use control::{Hands, Phase};
 pub use signals::serve;
@@ -334,8 +335,9 @@ fn start_control(
     campaigns: Campaigns,
     stops: watch::Receiver<bool>,
 ) -> anyhow::Result<(JoinHandle<()>, Addresses)> {
-    let watch = alerts::Watch::new(&hands, &clock, &metrics, &ledger);
-    let api = Api::new(api::Parts {
+    let mut watch = alerts::Watch::new(&hands, &clock, &metrics, &ledger);
+    let hooks_ledger = ledger.clone();
+    let mut parts = api::Parts {
         config: hands.config.clone(),
         clock: clock.clone(),
         intake: Arc::new(ports::Door(hands.intake.clone())),
@@ -350,10 +352,22 @@ fn start_control(
         suppressions: people.suppressions.clone(),
         campaigns: Some(campaigns.clone()),
         alerts: watch.board.clone(),
-    });
+        webhooks: None,
+    };
     let public = people.public(&hands, &clock, &metrics, &campaigns);
     let (bound, told) = std::sync::mpsc::channel();
     let thread = threads::spawn("control", hands.tied("control", Phase::Stopping), move || async move {
+        // Here, since their resolver belongs to this runtime.
+        let webhooks = match webhooks::open(&hands, &clock, &metrics, &hooks_ledger) {
+            Ok(webhooks) => webhooks,
+            Err(error) => {
+                hands.advance(Phase::Stopping);
+                return drop(bound.send(Err(error)));
+            }
+        };
+        watch.follow(webhooks.clone());
+        parts.webhooks = Some(webhooks.clone());
+        let api = Api::new(parts);
         let server = match api::Server::bind(api.clone()).await {
             Ok(server) => server,
             Err(error) => {
@@ -372,7 +386,8 @@ fn start_control(
         let public_address = public.as_ref().and_then(tracking::Server::address);
         // The receiver waits for exactly this.
         let _ = bound.send(Ok(Addresses { http: server.tcp_address(), public: public_address }));
-        let (public_stops, campaigns_stop) = (stops.clone(), stops.clone());
+        let (public_stops, campaigns_stop, webhooks_stop) = (stops.clone(), stops.clone(), stops.clone());
+        let configs = hands.reloaded.subscribe();
         let public = tokio::task::spawn_local(async move {
             if let Some(public) = public {
                 public.run(public_stops).await;
@@ -384,6 +399,7 @@ fn start_control(
             tokio::task::spawn_local(keep_gate(hands.clone())),
             tokio::task::spawn_local(people.keep(metrics)),
             tokio::task::spawn_local(async move { campaigns.run(campaigns_stop).await }),
+            tokio::task::spawn_local(async move { webhooks.run(configs, webhooks_stop).await }),
             tokio::task::spawn_local(drain(hands)),
             tokio::task::spawn_local(watch.run()),
         ];

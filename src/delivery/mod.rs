@@ -8,7 +8,6 @@
 //!
 //! Delivery knows no queue and no store: the two traits are all that it sees of them.
 
-pub mod address;
 pub mod connection;
 pub mod router;
 pub mod sources;

@@ -20,6 +20,7 @@ pub mod smtp_server;
 pub mod store;
 pub mod suppression;
 pub mod tracking;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -83,6 +84,8 @@ pub struct Metrics {
     pub alert: alert::AlertMetrics,
     /// The public listener.
     pub tracking: tracking::TrackingMetrics,
+    /// Webhooks.
+    pub webhook: webhook::WebhookMetrics,
 }
 
 /// Makes every group. `docs/metrics.md` lists what this registers.
@@ -103,6 +106,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         inbound: inbound::InboundMetrics::register(registry),
         alert: alert::AlertMetrics::register(registry),
         tracking: tracking::TrackingMetrics::register(registry),
+        webhook: webhook::WebhookMetrics::register(registry),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here is parsed once, at the edge, into a type that can only hold a valid value;
 //! no later code checks it again.
 
+mod address;
 mod dsn;
 mod ids;
 mod mailbox;
@@ -12,6 +13,7 @@ mod queue_key;
 mod row;
 mod time;
 
+pub use address::is_private_address;
 pub use dsn::{Notify, Ret};
 pub use ids::{DeliveryId, EventSeq, MessageId, QueueId};
 pub use mailbox::{AddressError, Domain, Mailbox, ReversePath};

@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 7] = [
 const OPEN_LAYERS: [usize; 3] = [0, 1, 6];
 
 /// What a module may use beside the layers below it.
-const BESIDE: [(&str, &str); 9] = [
+const BESIDE: [(&str, &str); 10] = [
     ("alert", "config"),
     ("shaping", "config"),
     ("effects", "config"),
@@ -32,6 +32,7 @@ const BESIDE: [(&str, &str); 9] = [
     ("campaign", "queue"),
     ("inbound", "queue"),
     ("campaign", "delivery"),
+    ("webhook", "delivery"),
 ];
 
 /// Names that one module alone may say, with why.

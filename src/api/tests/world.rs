@@ -164,6 +164,7 @@ impl World {
             metrics: Arc::new(register_all(&registry)),
             registry,
             alerts: Default::default(),
+            webhooks: None,
             suppressions: crate::suppression::testing::suppressions(clock.clone()).0,
             campaigns,
         });

@@ -18,6 +18,7 @@ mod message;
 mod out;
 mod queue;
 mod suppression;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -78,6 +79,9 @@ pub enum AdminCommand {
     Suppression(suppression::SuppressionArgs),
     /// What is wrong, why, and what to do
     Alerts(alerts::AlertsArgs),
+    /// Webhooks: how they are, test, send again
+    #[command(after_long_help = webhook::EXAMPLES)]
+    Webhook(webhook::WebhookArgs),
     /// Write a consistent copy of the store while mail flows
     Backup(control::BackupArgs),
     /// End intake, deliver what can be delivered, then end the daemon
@@ -108,6 +112,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
             AdminCommand::Contacts(args) => &args.connection,
             AdminCommand::Suppression(args) => &args.connection,
             AdminCommand::Alerts(args) => &args.connection,
+            AdminCommand::Webhook(args) => &args.connection,
             AdminCommand::Backup(args) => &args.connection,
             AdminCommand::Drain(args) => &args.connection,
             AdminCommand::Reload(args) | AdminCommand::Status(args) => &args.connection,
@@ -136,6 +141,7 @@ pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> 
         AdminCommand::Contacts(args) => contacts::run(args, client, out).await,
         AdminCommand::Suppression(args) => suppression::run(&args.command, client, out).await,
         AdminCommand::Alerts(args) => alerts::run(&args.command, client, out).await,
+        AdminCommand::Webhook(args) => webhook::run(&args.command, client, out).await,
         AdminCommand::Backup(args) => control::backup(args, client, out).await,
         AdminCommand::Drain(args) => control::drain(args, client, out).await,
         AdminCommand::Reload(_) => control::reload(client, out).await,

@@ -119,6 +119,12 @@ impl Check<'_> {
         }
     }
 
+    /// The text of a secret file.
+    pub(super) fn secret(&mut self, at: &KeyPath, file: &Path) -> Option<String> {
+        let octets = self.read(at, file, true)?;
+        Some(String::from_utf8_lossy(&octets).into_owned())
+    }
+
     fn private_key(&mut self, at: &KeyPath, file: &Path) -> Option<PrivateKeyDer<'static>> {
         let pem = self.read(at, file, true)?;
         match PrivateKeyDer::from_pem_slice(&pem) {

@@ -3,7 +3,8 @@
 //! 1. The node: host name, folder, listeners, HTTP (`node`),
 //! 2. those who send: tenants, users, keys (`tenants`),
 //! 3. the outgoing side: sources, pools, routes, retries, limits (`delivery`),
-//! 4. the files: certificates, keys and passwords, as the daemon will read them (`files`).
+//! 4. webhooks (`webhooks`),
+//! 5. the files: certificates, keys and passwords, as the daemon will read them (`files`).
 //!
 //! Nothing here changes the configuration. An error keeps the daemon from starting; a warning is told and no more.
 
@@ -15,6 +16,7 @@ mod rules;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use super::problem::{KeyPath, Problem, Step, Warning, at};
 use super::source::Sources;
@@ -55,6 +57,7 @@ pub(super) fn check(
     check.adaptation();
     check.rules();
     check.alerts();
+    check.webhooks();
     check.limits();
     check.tls_files();
     check.dkim();

@@ -121,6 +121,14 @@ connection_rate = "10/min"
 message_rate = "5/s"
 messages_per_connection = 20
 
+[[webhooks]]
+name = "crm"
+tenant = "acme"
+url = "https://crm.example.com/hooks/mail"
+secret_file = "webhooks/crm.secret"
+authorization_file = "webhooks/crm.authorization"
+events = ["bounced", "complained", "unsubscribed"]
+
 [adaptation]
 ceiling = "6000/min"
 
@@ -150,6 +158,7 @@ static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
         include_str!("../adaptation.rs"),
         include_str!("../alerts.rs"),
         include_str!("../rules.rs"),
+        include_str!("../webhooks.rs"),
         include_str!("../../types/queue_key.rs"),
     ]
     .into_iter()
@@ -301,6 +310,7 @@ fn defaults_of(name: &str, example: &Value) -> Value {
         "PoolSource" => fill::<super::PoolSource>(name, example),
         "Route" => fill::<super::Route>(name, example),
         "ReplyRule" => fill::<super::ReplyRule>(name, example),
+        "Webhook" => fill::<super::Webhook>(name, example),
         "LimitRule" => fill::<super::LimitRule>(name, example),
         "SmtpUser" => fill::<super::SmtpUser>(name, example),
         "ApiKey" => fill::<super::ApiKey>(name, example),

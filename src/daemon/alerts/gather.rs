@@ -44,7 +44,7 @@ impl Watch {
                 .into_iter()
                 .map(|s| Stopped { id: s.id, tenant: s.matcher.tenant, reason: s.reason })
                 .collect(),
-            webhooks: (self.webhooks)(),
+            webhooks: self.failing(),
         })
     }
 

@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::seam::clock::Clock;
 use crate::store::{Change, Ledger};
 use crate::types::{Name, Timestamp};
+use crate::webhook::{State, Webhooks};
 
 /// The time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -33,9 +34,6 @@ const RECORDS_MAX: usize = 1_000;
 /// Mails that may wait to be sent; further ones are counted as withheld.
 const MAILS_WAIT_MAX: usize = 16;
 
-/// Answers the webhooks that fail now.
-pub(super) type FailingWebhooks = Arc<dyn Fn() -> Vec<FailingEndpoint> + Send + Sync>;
-
 /// The task and what it needs.
 pub(super) struct Watch {
     hands: Arc<Hands>,
@@ -44,7 +42,7 @@ pub(super) struct Watch {
     ledger: Ledger,
     /// The alerts of the last look.
     pub(super) board: Board,
-    webhooks: FailingWebhooks,
+    webhooks: Option<Webhooks>,
 }
 
 impl Watch {
@@ -55,8 +53,26 @@ impl Watch {
             metrics: metrics.clone(),
             ledger: ledger.clone(),
             board: Board::default(),
-            webhooks: Arc::new(Vec::new),
+            webhooks: None,
         }
+    }
+
+    /// Watches these webhooks, too.
+    pub(super) fn follow(&mut self, webhooks: Webhooks) {
+        self.webhooks = Some(webhooks);
+    }
+
+    /// The webhooks that fail, are dead or can't run.
+    fn failing(&self) -> Vec<FailingEndpoint> {
+        let all = self.webhooks.iter().flat_map(|webhooks| webhooks.status(None));
+        let failing = all.filter(|hook| hook.state != State::Well).map(|hook| FailingEndpoint {
+            // One that can't run has no such time: it counts from the first look.
+            since: hook.failing_since.or(hook.dead_since).unwrap_or_else(|| self.clock.now()),
+            error: hook.last_error.unwrap_or_else(|| "no reason is known".into()),
+            name: hook.name,
+            tenant: hook.tenant,
+        });
+        failing.collect()
     }
 
     /// Runs until its task is ended.

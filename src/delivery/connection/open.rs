@@ -14,12 +14,12 @@ use tokio_rustls::TlsConnector;
 use super::io::Io;
 use super::{ADDRESSES_MAX, Connector, OPENING_MAX, TRIES_MAX, local_failure};
 use crate::config::{Config, TlsPolicy};
-use crate::delivery::address::is_private;
 use crate::delivery::{EXHAUSTED, Failure, NO_SOURCE_ADDRESS, OpenRequest, Peer, Plan, PlanHost, tls};
 use crate::event::Severity;
 use crate::seam::dns::{DnsError, Family};
 use crate::seam::net::{BoxStream, ConnectError};
 use crate::smtp::client::{Client, Event, Settings, State, TlsUse};
+use crate::types::is_private_address;
 
 /// A session that is ready for jobs.
 pub(super) struct Ready {
@@ -221,7 +221,7 @@ fn check_address(address: IpAddr, plan: &Plan, config: &Config, host: &PlanHost)
     };
     if is_own(address, config) {
         Err(Forbidden::Own(failure("our own: mail loops back", "5.4.6")))
-    } else if is_private(address) {
+    } else if is_private_address(address) {
         Err(Forbidden::Private(failure("private", "5.4.4")))
     } else {
         Ok(())

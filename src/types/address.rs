@@ -1,10 +1,10 @@
-//! Which addresses mail may go to: an MX must not lead into our own networks (SSRF, loops).
+//! Which addresses mail and requests may go to: an MX or a URL must not lead into our own networks (SSRF, loops).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address is of no use on the public Internet: loopback, private, link-local, shared, multicast, reserved,
 /// documentation; in IPv6 also what wraps such an IPv4 address.
-pub fn is_private(address: IpAddr) -> bool {
+pub fn is_private_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_private_v4(v4),
         IpAddr::V6(v6) => is_private_v6(v6),
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn check(address: &str, private: bool) {
-        assert_eq!(is_private(address.parse().expect("an address")), private, "{address}");
+        assert_eq!(is_private_address(address.parse().expect("an address")), private, "{address}");
     }
 
     #[test]
