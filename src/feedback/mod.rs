@@ -5,6 +5,8 @@
 //! 2. Microsoft's JMRP encloses the message with a field of its own and nothing else,
 //! 3. who complained may be hidden: then the tokens in the enclosed message tell it, to whoever made them.
 
+pub mod auth;
+
 use crate::bounce::read::{Fields, Mail, addresses, fields, get};
 
 /// The most recipients of one report.
