@@ -11,6 +11,7 @@
 mod admin;
 mod alerts;
 mod auth;
+mod auth_reports;
 mod campaigns;
 mod compose;
 mod contacts;

@@ -10,7 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Api, admin, alerts, campaigns, contacts, events, health, messages, queues, suppressions, trace, webhooks};
+use super::{
+    Api, admin, alerts, auth_reports, campaigns, contacts, events, health, messages, queues, suppressions, trace,
+    webhooks,
+};
 
 /// Every route of the API but `/v1/openapi.json` itself.
 pub fn routes() -> OpenApiRouter<Api> {
@@ -42,6 +45,8 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(suppressions::import_suppressions))
         .routes(routes!(suppressions::export_suppressions))
         .routes(routes!(alerts::get_alerts))
+        .routes(routes!(auth_reports::get_dmarc))
+        .routes(routes!(auth_reports::get_tls))
         .routes(routes!(webhooks::get_webhooks))
         .routes(routes!(webhooks::test_webhook))
         .routes(routes!(webhooks::replay_webhook))

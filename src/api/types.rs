@@ -281,3 +281,23 @@ pub struct Alerts {
     #[schema(value_type = Vec<super::openapi::AlertSchema>)]
     pub alerts: Vec<crate::alert::Alert>,
 }
+
+/// The answer to `GET /v1/auth-reports/dmarc`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DmarcReports {
+    /// Reports that came from this day (UTC) on.
+    pub since: String,
+    /// The domains, the one with the most messages first.
+    #[schema(value_type = Vec<Object>)]
+    pub domains: Vec<crate::inbound::reports::DmarcDomain>,
+}
+
+/// The answer to `GET /v1/auth-reports/tls`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TlsReports {
+    /// Reports that came from this day (UTC) on.
+    pub since: String,
+    /// The domains, the one with the most failures first.
+    #[schema(value_type = Vec<Object>)]
+    pub domains: Vec<crate::inbound::reports::TlsDomain>,
+}

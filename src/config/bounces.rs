@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, Rate};
+use crate::types::Mailbox;
 
 /// The most soft bounces that are counted.
 pub const SOFT_LIMIT_MAX: u32 = 100;
@@ -20,6 +21,13 @@ pub struct Bounces {
     pub soft_within: HumanDuration,
     /// How many mails one client may bring to a `bounce` listener; beyond that 451 4.7.1.
     pub client_rate: Rate,
+    /// Who gets what comes to `postmaster@` a bounce domain or the host name, what people write to `abuse@`, and reports that can't be read. It is sent
+    /// on by the daemon's own queues. Without it the first of `alerts.mail_to`, else such mail is put off (451).
+    pub postmaster: Option<Mailbox>,
+    /// Addresses to which DMARC and TLS reports come beside `dmarc-reports@` and `tls-reports@` each bounce domain.
+    pub report_addresses: Vec<Mailbox>,
+    /// How long reports are kept, in whole days. A large sender gets some MB of them a month.
+    pub report_retention: HumanDuration,
 }
 
 impl Default for Bounces {
@@ -29,6 +37,9 @@ impl Default for Bounces {
             soft_limit: 5,
             soft_within: HumanDuration::secs(30 * 86_400),
             client_rate: Rate { count: 600, per: std::time::Duration::from_secs(60) },
+            postmaster: None,
+            report_addresses: Vec::new(),
+            report_retention: HumanDuration::secs(180 * 86_400),
         }
     }
 }

@@ -63,6 +63,8 @@ const SLEW_EVERY: Duration = Duration::from_secs(60);
 const CLOCK_OFF_MS: i64 = 10_000;
 /// Records of state of one kind that a start reads.
 const STATE_RECORDS_MAX: usize = 1_000_000;
+/// How often old reports on authentication are removed.
+const REPORTS_SWEEP_EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// How often a drain looks whether it is done.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -336,7 +338,7 @@ fn start_control(
     stops: watch::Receiver<bool>,
 ) -> anyhow::Result<(JoinHandle<()>, Addresses)> {
     let mut watch = alerts::Watch::new(&hands, &clock, &metrics, &ledger);
-    let hooks_ledger = ledger.clone();
+    let (hooks_ledger, reports_ledger) = (ledger.clone(), ledger.clone());
     let mut parts = api::Parts {
         config: hands.config.clone(),
         clock: clock.clone(),
@@ -395,6 +397,7 @@ fn start_control(
         });
         let side_tasks = [
             tokio::task::spawn_local(async move { api.housekeeping().await }),
+            tokio::task::spawn_local(keep_reports(hands.clone(), reports_ledger, clock.clone())),
             tokio::task::spawn_local(keep_time(clock)),
             tokio::task::spawn_local(keep_gate(hands.clone())),
             tokio::task::spawn_local(people.keep(metrics)),
@@ -410,6 +413,19 @@ fn start_control(
     })?;
     let http = told.recv().context("the control thread ended at its start")??;
     Ok((thread, http))
+}
+
+/// Removes reports on authentication that are older than their retention, once in a while.
+async fn keep_reports(hands: Arc<Hands>, ledger: Ledger, clock: Clock) {
+    loop {
+        tokio::time::sleep(REPORTS_SWEEP_EVERY).await;
+        let retention = hands.config.load().bounces.report_retention.0;
+        match crate::inbound::reports::sweep(&hands.reader, &ledger, retention, clock.now()).await {
+            Ok(0) => {}
+            Ok(removed) => info!(removed, "old reports on authentication were removed"),
+            Err(error) => warn!(%error, "old reports on authentication were not removed"),
+        }
+    }
 }
 
 async fn keep_time(clock: Clock) {

@@ -42,6 +42,16 @@ pub enum Counted {
     Test,
     /// It was said before.
     Repeated,
+    /// A DMARC aggregate.
+    DmarcReport,
+    /// A TLS report.
+    TlsReport,
+    /// A report on authentication that nobody can read.
+    ReportUnread,
+    /// A report about a domain of nobody here.
+    ReportForeign,
+    /// It was sent on to people.
+    Forwarded,
 }
 
 impl Counted {
@@ -57,6 +67,11 @@ impl Counted {
             Counted::Unread => "unread",
             Counted::Test => "test",
             Counted::Repeated => "repeated",
+            Counted::DmarcReport => "dmarc_report",
+            Counted::TlsReport => "tls_report",
+            Counted::ReportUnread => "report_unread",
+            Counted::ReportForeign => "report_foreign",
+            Counted::Forwarded => "forwarded",
         }
     }
 }
@@ -75,6 +90,8 @@ impl Inbound {
             Target::Return { tenant, path } => self.returned(tenant, *path, reading).await,
             Target::Complaints { tenant } => self.complained(tenant, reading).await,
             Target::Unsubscribes { tenant } => self.unsubscribed(tenant, reading).await,
+            // These never come here: they are no bounces.
+            Target::Reports { .. } | Target::Postmaster { .. } => Ok(Counted::Unread),
         }
     }
 

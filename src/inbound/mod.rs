@@ -5,14 +5,17 @@
 //! 2. the whole mail comes to [`Inbound::take`], which reads it (`crate::bounce::read`) and finds the message that it is about ([`origin`]);
 //! 3. what it says becomes an event, a suppression and a count in one batch ([`effects`]), once for each thing said of a recipient, however often
 //!    the mail comes;
-//! 4. 250 means: that batch is on disk. Nothing is kept of the mail itself, and nobody is ever answered by mail.
+//! 4. reports on authentication are kept ([`reports`]), and what is for people is sent on to them (`mailed`);
+//! 5. 250 means: that batch is on disk. Nothing is kept of the mail itself, and nobody is ever answered by mail.
 //!
 //! Nothing changes without a token of ours: the return path that it came to, or one in the mail that it encloses. A token says only that somebody had
 //! that mail. That is enough: who has it is its recipient, or whom the recipient's host let have it.
 
 mod effects;
+mod mailed;
 mod origin;
 mod rate;
+pub mod reports;
 mod said;
 mod target;
 #[cfg(test)]
@@ -21,7 +24,7 @@ mod unsubscribe;
 
 pub use effects::Counted;
 pub use origin::FindRow;
-pub use target::{COMPLAINTS_LOCAL_PARTS, Target};
+pub use target::{COMPLAINTS_LOCAL_PARTS, POSTMASTER_LOCAL_PART, REPORTS_LOCAL_PARTS, Target};
 pub use unsubscribe::{Unsubscribed, unsubscribe};
 
 use std::net::IpAddr;
@@ -83,6 +86,9 @@ pub struct Returned {
 pub struct Inbound {
     parts: Parts,
     rates: Rates,
+    /// Who reads reports now.
+    readers: tokio::sync::Semaphore,
+    taken: parking_lot::Mutex<mailed::Taken>,
 }
 
 impl std::fmt::Debug for Inbound {
@@ -94,7 +100,8 @@ impl std::fmt::Debug for Inbound {
 impl Inbound {
     /// An engine.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, rates: Rates::default() }
+        let readers = tokio::sync::Semaphore::new(mailed::READERS_MAX);
+        Self { parts, rates: Rates::default(), readers, taken: parking_lot::Mutex::default() }
     }
 
     /// Whether a client may bring another mail now; at MAIL.
@@ -116,17 +123,40 @@ impl Inbound {
     /// The store can't be read or written: the peer tries again.
     pub async fn take(&self, returned: Returned) -> Result<(), Refusal> {
         let Returned { targets, mail, client } = returned;
-        let reading = read(mail).await;
+        let mut reading = None;
         for target in targets {
-            let counted = self.one(&target, &reading).await.map_err(|error| {
-                tracing::warn!(error, "what came back could not be stored");
-                self.parts.metrics.refused("store");
-                Refusal::new(451, "4.3.0", 503, "Local problem, try again later")
-            })?;
+            let counted = match &target {
+                Target::Reports { tenant } => self.report(tenant.as_ref(), &mail).await?,
+                Target::Postmaster { tenant } => {
+                    self.forward(tenant.as_ref(), &mail, "mail for the postmaster").await?
+                }
+                Target::Return { .. } | Target::Complaints { .. } | Target::Unsubscribes { .. } => {
+                    let reading = match &reading {
+                        Some(reading) => reading,
+                        None => reading.insert(read(mail.clone()).await),
+                    };
+                    let counted = self.one(&target, reading).await.map_err(|error| self.store_failed(&error))?;
+                    self.or_people(&target, counted, &mail).await?
+                }
+            };
             self.parts.metrics.mail(counted.as_str());
             tracing::debug!(client = ?client, to = target.as_str(), became = counted.as_str(), "mail came back");
         }
         Ok(())
+    }
+}
+
+impl Inbound {
+    /// What somebody writes to abuse and that is no report of a feedback loop is for people.
+    async fn or_people(&self, target: &Target, counted: Counted, mail: &Bytes) -> Result<Counted, Refusal> {
+        match target {
+            Target::Complaints { tenant }
+                if counted == Counted::Unread && Self::people(&self.parts.config.load()).is_some() =>
+            {
+                self.forward(Some(tenant), mail, "mail for abuse").await
+            }
+            _ => Ok(counted),
+        }
     }
 }
 

@@ -9,6 +9,13 @@ use crate::types::{Mailbox, Name};
 /// for a feedback loop.
 pub const COMPLAINTS_LOCAL_PARTS: [&str; 2] = ["fbl", "abuse"];
 
+/// The local parts at a tenant's bounce domain to which reports on authentication come: what `rua=mailto:` of `_dmarc` and of `_smtp._tls` names. Either
+/// takes either kind.
+pub const REPORTS_LOCAL_PARTS: [&str; 2] = ["dmarc-reports", "tls-reports"];
+
+/// The local part that every host with a mail server has (RFC 5321 §4.5.1).
+pub const POSTMASTER_LOCAL_PART: &str = "postmaster";
+
 /// To whom of us a mail comes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {
@@ -29,6 +36,16 @@ pub enum Target {
         /// Whose bounce domain it is.
         tenant: Name,
     },
+    /// Reports on authentication.
+    Reports {
+        /// Whose bounce domain it is; none for an address of the configuration.
+        tenant: Option<Name>,
+    },
+    /// Mail for people (RFC 5321 §4.5.1, RFC 2142).
+    Postmaster {
+        /// Whose bounce domain it is; none for the host itself.
+        tenant: Option<Name>,
+    },
 }
 
 impl Target {
@@ -38,6 +55,8 @@ impl Target {
             Target::Return { .. } => "return path",
             Target::Complaints { .. } => "complaints",
             Target::Unsubscribes { .. } => "unsubscribes",
+            Target::Reports { .. } => "reports",
+            Target::Postmaster { .. } => "postmaster",
         }
     }
 }
@@ -50,12 +69,29 @@ impl Inbound {
     pub fn target(&self, mailbox: &Mailbox) -> Result<Target, Refusal> {
         let unknown = || Refusal::new(550, "5.1.1", 422, format!("<{mailbox}>: unknown bounce address"));
         let config = self.parts.config.load();
+        if config.bounces.report_addresses.iter().any(|own| own.canonical() == mailbox.canonical()) {
+            return Ok(Target::Reports { tenant: None });
+        }
+        let local = mailbox.local_part();
+        let for_people = local.eq_ignore_ascii_case(POSTMASTER_LOCAL_PART);
+        if for_people && Self::people(&config).is_none() {
+            self.parts.metrics.refused("postmaster");
+            return Err(Refusal::new(451, "4.3.5", 503, "No postmaster is configured, try again later"));
+        }
+        if for_people && config.hostname.eq_ignore_ascii_case(mailbox.domain().as_str()) {
+            return Ok(Target::Postmaster { tenant: None });
+        }
         let owner = config.tenants.iter().find(|t| t.bounce_domain.as_ref() == Some(mailbox.domain()));
         let Some(tenant) = owner.map(|t| t.name.clone()) else {
             self.parts.metrics.refused("foreign");
             return Err(unknown());
         };
-        let local = mailbox.local_part();
+        if for_people {
+            return Ok(Target::Postmaster { tenant: Some(tenant) });
+        }
+        if REPORTS_LOCAL_PARTS.iter().any(|known| local.eq_ignore_ascii_case(known)) {
+            return Ok(Target::Reports { tenant: Some(tenant) });
+        }
         if local.eq_ignore_ascii_case(UNSUBSCRIBE_LOCAL_PART) {
             return Ok(Target::Unsubscribes { tenant });
         }

@@ -20,12 +20,14 @@ impl InboundMetrics {
             mails: registry.counters(
                 "returned_mails_total",
                 "Mails that came back to us, by what they said: bounce, deferral, complaint, auto_reply, unsubscribe, repeated (it was known), \
-                 unknown (the message is not known any more), unread (nobody can tell what it says), test.",
+                 unknown (the message is not known any more), unread (nobody can tell what it says), test, dmarc_report, tls_report, \
+                 report_unread, report_foreign (about a domain of nobody here), forwarded (to the postmaster).",
                 &["kind"],
             ),
             refused: registry.counters(
                 "returned_refused_total",
-                "Recipients and mails that a bounce listener refused: foreign (no address of ours), forged, expired, rate, store.",
+                "Recipients and mails that a bounce listener refused: foreign (no address of ours), forged, expired, rate, store, \
+                 reports (too many in a day), postmaster (none is configured), loop.",
                 &["reason"],
             ),
             tenants: registry.counters(

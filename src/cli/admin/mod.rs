@@ -7,6 +7,7 @@
 //! Nothing here knows more than the API does. A failure is one line on standard error and a non-zero exit.
 
 mod alerts;
+mod authreport;
 mod campaign;
 mod client;
 mod contacts;
@@ -77,6 +78,9 @@ pub enum AdminCommand {
     /// The addresses that are not sent to
     #[command(after_long_help = suppression::EXAMPLES)]
     Suppression(suppression::SuppressionArgs),
+    /// Reports of receivers on DMARC and TLS
+    #[command(after_long_help = authreport::EXAMPLES)]
+    AuthReport(authreport::AuthReportArgs),
     /// What is wrong, why, and what to do
     Alerts(alerts::AlertsArgs),
     /// Webhooks: how they are, test, send again
@@ -94,6 +98,12 @@ pub enum AdminCommand {
 
 impl AdminCommand {
     pub(super) fn run(self) -> anyhow::Result<super::Exit> {
+        // Files are read without any daemon, and what is not understood is told by the exit code.
+        if let AdminCommand::AuthReport(args) = &self
+            && let authreport::AuthReportCommand::Read { files } = &args.command
+        {
+            return authreport::read(files, &mut Out::stdout(args.connection.json));
+        }
         run(self)?;
         Ok(super::Exit::Success)
     }
@@ -111,6 +121,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
             AdminCommand::Events(args) => &args.connection,
             AdminCommand::Contacts(args) => &args.connection,
             AdminCommand::Suppression(args) => &args.connection,
+            AdminCommand::AuthReport(args) => &args.connection,
             AdminCommand::Alerts(args) => &args.connection,
             AdminCommand::Webhook(args) => &args.connection,
             AdminCommand::Backup(args) => &args.connection,
@@ -140,6 +151,7 @@ pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> 
         AdminCommand::Events(args) => events::run(&args.command, client, out).await,
         AdminCommand::Contacts(args) => contacts::run(args, client, out).await,
         AdminCommand::Suppression(args) => suppression::run(&args.command, client, out).await,
+        AdminCommand::AuthReport(args) => authreport::run(&args.command, client, out).await,
         AdminCommand::Alerts(args) => alerts::run(&args.command, client, out).await,
         AdminCommand::Webhook(args) => webhook::run(&args.command, client, out).await,
         AdminCommand::Backup(args) => control::backup(args, client, out).await,

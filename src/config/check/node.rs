@@ -44,6 +44,16 @@ impl Check<'_> {
         if bounces.soft_limit > 0 && bounces.soft_within.0.is_zero() {
             self.error(at!["bounces", "soft_within"], "no time to count in", "as \"30d\"");
         }
+        let bounce_domains = || self.config.tenants.iter().filter_map(|t| t.bounce_domain.as_ref());
+        if let Some(to) = &bounces.postmaster
+            && bounce_domains().any(|domain| domain == to.domain())
+        {
+            let message = format!("{to} would come back to where it is sent on from");
+            self.error(at!["bounces", "postmaster"], message, "an address that is not at a bounce domain");
+        }
+        if bounces.report_retention.0 < std::time::Duration::from_secs(86_400) {
+            self.error(at!["bounces", "report_retention"], "less than a day", "as \"180d\"");
+        }
         if bounces.client_rate.count == 0 {
             self.error(at!["bounces", "client_rate"], "nobody could bring a bounce", "as \"600/min\"");
         }

@@ -86,6 +86,8 @@ resolvers = ["127.0.0.1:53"]
 
 [bounces]
 suppress = true
+postmaster = "ops@example.com"
+report_addresses = ["dmarc@bounce.example.com"]
 
 [alerts]
 mail_to = ["ops@example.com"]
