@@ -64,7 +64,12 @@ enum Followed {
     /// Bad, but not for long enough.
     Pending { since: Timestamp, finding: Box<Finding> },
     /// It was told.
-    Firing { alert: Box<Alert>, good_since: Option<Timestamp> },
+    Firing {
+        alert: Box<Alert>,
+        good_since: Option<Timestamp>,
+        /// What the events said of the cause when it was told.
+        why: Option<String>,
+    },
     /// It has ended; until then it does not begin again.
     Resting { until: Timestamp },
 }
@@ -81,7 +86,7 @@ impl Engine {
     pub fn restored(records: impl IntoIterator<Item = Record>) -> Self {
         let followed = records.into_iter().take(ALERTS_MAX).map(|record| {
             let key = (record.alert.name, record.alert.subject.clone());
-            (key, Followed::Firing { alert: Box::new(record.alert), good_since: None })
+            (key, Followed::Firing { alert: Box::new(record.alert), good_since: None, why: None })
         });
         Self { judge: Judge::default(), followed: followed.collect() }
     }
@@ -106,6 +111,17 @@ impl Engine {
             self.followed.insert(key, next);
         }
         told
+    }
+
+    /// What the events say of the cause of an alert that was told; it stands before the likely cause from now on.
+    pub fn explain(&mut self, told: &mut Told, sentence: String) {
+        let key = (told.alert.name, told.alert.subject.clone());
+        if let Some(Followed::Firing { alert, why, .. }) = self.followed.get_mut(&key) {
+            told.alert.cause = caused(Some(&sentence), &told.alert.cause);
+            alert.cause.clone_from(&told.alert.cause);
+            told.record = told.record.take().map(|record| Record { alert: told.alert.clone(), ..record });
+            *why = Some(sentence);
+        }
     }
 
     /// What is wrong now: those that fire first.
@@ -139,10 +155,10 @@ fn step(
             (Level::Between, _) => Some(Followed::Pending { since, finding: before }),
             (Level::Bad, None) | (Level::Good, _) => None,
         },
-        Followed::Firing { mut alert, good_since } => {
+        Followed::Firing { mut alert, good_since, why } => {
             if let Some(finding) = &finding {
                 alert.summary.clone_from(&finding.summary);
-                alert.cause.clone_from(&finding.cause);
+                alert.cause = caused(why.as_deref(), &finding.cause);
                 alert.fix.clone_from(&finding.fix);
             }
             let good_since = (level == Level::Good).then(|| good_since.unwrap_or(now));
@@ -156,7 +172,7 @@ fn step(
                 alert.told = Some(now);
                 told.push(tell(Telling::Repeated, &alert));
             }
-            Some(Followed::Firing { alert, good_since })
+            Some(Followed::Firing { alert, good_since, why })
         }
         Followed::Resting { until } if now < until => Some(Followed::Resting { until }),
         Followed::Resting { .. } => match (level, finding) {
@@ -164,6 +180,10 @@ fn step(
             (Level::Bad, None) | (Level::Between | Level::Good, _) => None,
         },
     }
+}
+
+fn caused(why: Option<&str>, likely: &str) -> String {
+    why.map_or_else(|| likely.to_owned(), |why| format!("{why} {likely}"))
 }
 
 /// A bad finding: pending, or firing when it has been bad for long enough.
@@ -174,7 +194,7 @@ fn begin(finding: Finding, since: Timestamp, now: Timestamp, told: &mut Vec<Told
     }
     let alert = alert_of(&finding, AlertState::Firing, since, Some(now));
     told.push(tell(Telling::Firing, &alert));
-    Followed::Firing { alert: Box::new(alert), good_since: None }
+    Followed::Firing { alert: Box::new(alert), good_since: None, why: None }
 }
 
 fn tell(telling: Telling, alert: &Alert) -> Told {

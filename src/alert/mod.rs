@@ -18,10 +18,12 @@ mod judge;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod why;
 mod words;
 
 pub use engine::{Engine, Record, Telling, Told};
 pub use judge::Finding;
+pub use why::tally;
 
 use std::time::Duration;
 

@@ -64,7 +64,7 @@ fn texts<'a>(name: AlertName, detail: impl Fn(usize) -> &'a str) -> (String, Str
         AlertName::SourceHeld => (
             format!("{second} refuses {first} for now: {third}"),
             "posthaste queue explain shows the hold and the rule behind it. Read the provider's reply; where it names a block list, ask there to be \
-             taken off before more is sent. It goes on by itself when the hold ends."
+             taken off before more is sent. It goes on when the hold ends, or by posthaste queue retry."
                 .into(),
         ),
         AlertName::MailStopped => (
@@ -108,7 +108,11 @@ pub(super) fn disk(disk: Disk, limit: f64) -> String {
 }
 
 pub(super) fn held(held: &Held) -> String {
-    format!("{} sends nothing to {} until {}: {}", held.source, held.provider, held.until, held.reason)
+    let until = match held.until {
+        Timestamp::NEVER => "an operator goes on".to_owned(),
+        until => until.to_string(),
+    };
+    format!("{} sends nothing to {} until {until}: {}", held.source, held.provider, held.reason)
 }
 
 pub(super) fn stopped(stopped: &Stopped) -> String {

@@ -1,5 +1,6 @@
 //! The API against stand-ins for everything below it.
 
+mod alerts;
 mod campaigns;
 mod contacts;
 mod events;

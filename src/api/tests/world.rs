@@ -523,5 +523,13 @@ pub fn full_event() -> Event {
     event.remote = Some(true);
     event.via = Some("http".into());
     event.client = Some("crm".into());
+    event.alert = Some(Box::new(crate::event::AlertNote {
+        name: "disk_free".into(),
+        state: "firing".into(),
+        subject: "node".into(),
+        since: Timestamp::from_millis(1_795_456_549_000),
+        cause: "full".into(),
+        fix: "free some".into(),
+    }));
     event
 }

@@ -463,6 +463,7 @@ fn every_path_of_the_types_is_resolved() {
     config.dkim.push(toml::from_str(key).expect("a key"));
     config.routes.insert("*".into(), toml::from_str("hosts = ['a']\npassword_file = 'a'").expect("a route"));
     let webhook = "name = 'a'\nurl = 'https://a.example'\nsecret_file = 'a'\nauthorization_file = 'a'";
+    config.alerts.mail_password_file = Some("a".into());
     config.webhooks.push(toml::from_str(webhook).expect("a webhook"));
     let mut got: Vec<String> = crate::config::load::paths_of(&mut config)
         .into_iter()

@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::Hands;
-use crate::alert::{AlertName, AlertState, Board, Engine, FailingEndpoint, Record, Telling, Told};
+use crate::alert::{AlertName, AlertState, Board, Engine, FailingEndpoint, Record, Telling, Told, tally};
 use crate::event::{AlertNote, Event, EventKind, Severity};
 use crate::metrics::Metrics;
 use crate::seam::clock::Clock;
 use crate::store::{Change, Ledger};
-use crate::types::{Name, Timestamp};
+use crate::types::{EventSeq, Name, Timestamp};
 use crate::webhook::{State, Webhooks};
 
 /// The time between two looks.
@@ -31,6 +31,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 const PREFIX: &str = "alert/";
 /// Records that a start reads.
 const RECORDS_MAX: usize = 1_000;
+/// The newest events that are read for the cause of an alert that begins: some 20 ms of a reader thread.
+const WHY_EVENTS_MAX: u64 = 5_000;
 /// Mails that may wait to be sent; further ones are counted as withheld.
 const MAILS_WAIT_MAX: usize = 16;
 
@@ -91,7 +93,8 @@ impl Watch {
         while !post.is_finished() {
             let config = self.hands.config.load_full();
             let seen = self.gather().await;
-            let told = seen.map(|seen| engine.look(&config.alerts, &seen, self.clock.now())).unwrap_or_default();
+            let mut told = seen.map(|seen| engine.look(&config.alerts, &seen, self.clock.now())).unwrap_or_default();
+            self.find_why(&mut engine, &mut told).await;
             self.show(&engine);
             if !told.is_empty() {
                 self.tell(&told).await;
@@ -122,6 +125,25 @@ impl Watch {
             }
         }
         self.board.store(Arc::new(alerts));
+    }
+
+    /// Has the newest events say more about the cause of what begins.
+    async fn find_why(&self, engine: &mut Engine, told: &mut [Told]) {
+        let begins = |one: &Told| one.telling == Telling::Firing;
+        let by_events = |one: &Told| {
+            matches!(one.alert.name, AlertName::BounceRate | AlertName::ComplaintRate | AlertName::DeferralRate)
+        };
+        if !told.iter().any(|one| begins(one) && by_events(one)) {
+            return;
+        }
+        let after = EventSeq(self.hands.reader.events_tail().0.saturating_sub(WHY_EVENTS_MAX));
+        // Without them the likely cause stands alone.
+        let Ok(page) = self.hands.reader.events(after, WHY_EVENTS_MAX as usize, None).await else { return };
+        for one in told.iter_mut().filter(|one| begins(one)) {
+            if let Some(sentence) = tally(&one.alert, &page.events) {
+                engine.explain(one, sentence);
+            }
+        }
     }
 
     /// Events, records, metrics and lines of the log.

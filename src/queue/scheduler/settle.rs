@@ -280,13 +280,13 @@ impl Scheduler {
         let next = match decided.effect {
             Effect::Delivered => {
                 metrics.delivered.inc();
-                self.metrics.tenants.with_label_values(&[key.tenant.as_str(), "delivered"]).inc();
+                self.count_outcome(message, &key, "delivered");
                 metrics.time_in_queue.observe(self.now.since(entry.accepted).as_secs_f64());
                 Next::Done
             }
             Effect::Bounced => {
                 metrics.bounced.inc();
-                self.metrics.tenants.with_label_values(&[key.tenant.as_str(), "bounced"]).inc();
+                self.count_outcome(message, &key, "bounced");
                 Next::Done
             }
             Effect::Failed | Effect::Unsent => {
@@ -306,6 +306,13 @@ impl Scheduler {
         };
         events.insert(0, event);
         self.add_settled(settle, queue, &entry, next, events);
+    }
+
+    /// Of a tenant's mail; what we say ourselves is none.
+    fn count_outcome(&self, message: &StoredMessage, key: &QueueKey, outcome: &str) {
+        if message.envelope.via != Via::Internal {
+            self.metrics.tenants.with_label_values(&[key.tenant.as_str(), outcome]).inc();
+        }
     }
 
     /// The next state of a deferred recipient, unless an operator's mark takes it out.
