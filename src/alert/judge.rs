@@ -125,7 +125,7 @@ fn overdue(config: &Alerts, seen: &Observed, now: Timestamp) -> Option<Finding> 
 }
 
 fn disk_free(config: &Alerts, disk: Disk) -> Option<Finding> {
-    if config.disk_free <= 0.0 || disk.total == 0 {
+    if disk.total == 0 {
         return None;
     }
     let share = disk.free as f64 / disk.total as f64;

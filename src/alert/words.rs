@@ -43,10 +43,9 @@ fn texts<'a>(name: AlertName, detail: impl Fn(usize) -> &'a str) -> (String, Str
         ),
         AlertName::DeferralRate => (
             format!("{second} slows {first} down: more mail than its reputation allows, a new address, or content that it distrusts."),
-            format!(
-                "See what it answers: posthaste events tail --event deferred. The controller slows down by itself; send less there or spread it over \
-                 more sources (pools), and see posthaste queue explain for what holds now."
-            ),
+            "See what it answers: posthaste events tail --event deferred. The controller slows down by itself; send less there or spread it over \
+             more sources (pools), and see posthaste queue explain for what holds now."
+                .into(),
         ),
         AlertName::QueueAge => (
             match second {

@@ -137,7 +137,7 @@ impl DmarcSums {
             .into_iter()
             .map(|(domain, open)| {
                 let mut sources: Vec<DmarcSource> = open.sources.into_values().collect();
-                sources.sort_by(|a, b| (b.fail, b.messages).cmp(&(a.fail, a.messages)));
+                sources.sort_by_key(|source| std::cmp::Reverse((source.fail, source.messages)));
                 sources.truncate(limit);
                 sources.iter_mut().for_each(|source| source.source = source.source_ip.and_then(&ours));
                 DmarcDomain { domain, orgs: by_messages(open.orgs), sources, ..open.sums }

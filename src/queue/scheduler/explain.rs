@@ -154,12 +154,12 @@ impl Scheduler {
     /// What may be wrong: mail that is due and does not go, sources that are held, suspensions that wait for an operator.
     pub(super) fn trouble(&self) -> Trouble {
         let few = self.config.alerts.minimum;
-        let waits = |queue: &&Box<Queue>| match self.verdict_of(queue) {
+        let waits = |queue: &Queue| match self.verdict_of(queue) {
             Verdict::Go => true,
             Verdict::Wait { reason, .. } => is_trouble(reason, queue.count >= few),
         };
         let overdue = self.queues.values().filter(|queue| queue.count > 0 && queue.head_due() < self.now);
-        let overdue = overdue.filter(waits).min_by_key(|queue| queue.head_due());
+        let overdue = overdue.filter(|queue| waits(queue)).min_by_key(|queue| queue.head_due());
         let held = self.paths.iter().flatten().filter_map(|path| {
             let (until, why) = path.control.held.as_ref().filter(|(until, _)| *until > self.now)?;
             let source = self.sources.get(path.source)?.source.name.clone();
