@@ -122,7 +122,8 @@ pub(super) fn webhook(hook: &FailingEndpoint, now: Timestamp) -> String {
     format!("webhook {} takes nothing for {}: {}", hook.name, minutes(now.since(hook.since)), hook.error)
 }
 
-/// A duration in whole minutes.
+/// A duration in whole minutes, or seconds where it is less.
 fn minutes(age: Duration) -> HumanDuration {
-    HumanDuration::secs(age.as_secs() / 60 * 60)
+    let seconds = age.as_secs();
+    HumanDuration::secs(if seconds < 60 { seconds } else { seconds / 60 * 60 })
 }

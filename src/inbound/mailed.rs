@@ -18,7 +18,7 @@ use crate::shaping::Bucket;
 use crate::store::Change;
 use crate::types::{Domain, Mailbox, MessageId, Name, Timestamp};
 
-/// Mails that are sent on to the postmaster; beyond it the peer tries later.
+/// Mails that are sent on to the postmaster, a tenth of them at once; beyond it the peer tries later.
 const FORWARD_RATE: Rate = Rate { count: 300, per: Duration::from_secs(3_600) };
 /// More fields `Received` than this are a loop (RFC 5321 §6.3).
 const HOPS_MAX: usize = 50;
@@ -116,6 +116,13 @@ impl Inbound {
         taken.reports += 1;
         taken.bytes += size;
         Ok(())
+    }
+
+    /// As many reports came today as are taken.
+    #[cfg(test)]
+    pub(super) fn fill_the_day(&self) {
+        let day = self.parts.clock.now().day();
+        *self.taken.lock() = Taken { day, reports: DAY_REPORTS_MAX, ..Taken::default() };
     }
 
     /// What nobody can read goes to people, with the reason in the log.

@@ -13,6 +13,8 @@
 
 mod effects;
 mod mailed;
+#[cfg(test)]
+mod mailed_tests;
 mod origin;
 mod rate;
 pub mod reports;

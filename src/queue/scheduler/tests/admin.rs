@@ -233,3 +233,47 @@ fn the_same_suspension_twice_is_one_with_the_later_end() {
     world.run_for(60);
     assert_eq!((world.waiting(), world.state.len()), (0, 1));
 }
+
+#[test]
+fn trouble_is_what_nobody_wanted() {
+    let mut config = fast();
+    config.alerts.minimum = 3;
+    let mut world = World::new(21, config);
+    let trouble = |world: &mut World| ask(world, |reply| Command::Trouble { reply });
+    assert!(trouble(&mut world).overdue.is_none());
+    // What an operator holds is as he wants it, however long.
+    let _held: Suspension = ask(&mut world, |reply| Command::Suspend {
+        matcher: by_domain("a.example"),
+        reason: "blocked".into(),
+        by: "test".into(),
+        until: None,
+        reply,
+    });
+    world.submit(1, "acme", Transactional, &["u@a.example"]);
+    world.run_for(600);
+    assert_eq!(world.waiting(), 1);
+    let seen = trouble(&mut world);
+    assert!(seen.overdue.is_none() && seen.held.is_empty() && seen.stopped.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn mail_that_is_due_and_limited_is_overdue_and_names_its_limit() {
+    let mut config = fast();
+    config.sources = vec![Source {
+        name: testing::name("ip1"),
+        address: None,
+        ehlo: None,
+        connections: None,
+        message_rate: Some(Rate { count: 1, per: Duration::from_secs(60) }),
+    }];
+    let mut world = World::new(22, config);
+    for n in 0..20 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@a.example")]);
+    }
+    world.run_for(300);
+    assert!(world.waiting() > 10);
+    let seen: crate::queue::admin::Trouble = ask(&mut world, |reply| Command::Trouble { reply });
+    let overdue = seen.overdue.expect("it is due for minutes");
+    assert_eq!(overdue.key.domain.as_str(), "a.example");
+    assert!(overdue.held_by.expect("a limit").contains("rate"));
+}
