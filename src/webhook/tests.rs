@@ -41,7 +41,7 @@ impl World {
                         let log = of_reads.lock();
                         let rest: Vec<&Event> = log.iter().filter(|event| event.seq > after).collect();
                         let page = rest.iter().take(limit);
-                        let next = page.clone().last().map_or(after, |event| event.seq);
+                        let next = page.clone().next_back().map_or(after, |event| event.seq);
                         let events = page.filter(|e| tenant.as_ref().is_none_or(|t| *t == e.tenant));
                         let events = events.map(|event| (*event).clone()).collect();
                         let _ = reply.send(Ok(EventsPage { events, next, more: rest.len() > limit, gap: None }));
