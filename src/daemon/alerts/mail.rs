@@ -207,3 +207,54 @@ fn password(file: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
     Ok(text.lines().next().unwrap_or("").to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::{Alert, AlertName, AlertState};
+
+    fn told(telling: Telling, name: AlertName, subject: &str) -> Told {
+        let alert = Alert {
+            name,
+            state: AlertState::Firing,
+            subject: subject.into(),
+            tenant: None,
+            since: Timestamp::ZERO,
+            told: None,
+            summary: "8.1 % of the disk are free".into(),
+            cause: "a backlog".into(),
+            fix: "free space".into(),
+        };
+        Told { telling, alert, record: None }
+    }
+
+    fn text_of(told: &[Told]) -> String {
+        let mut config = Config { hostname: "mta1.example.com".into(), ..Config::default() };
+        config.alerts.mail_to = vec![Mailbox::parse("ops@example.com").expect("an address")];
+        let from = Mailbox::parse("posthaste@mta1.example.com").expect("an address");
+        let octets = message(&config, &from, told).build(Timestamp::ZERO, "1@mta1.example.com", u64::MAX);
+        String::from_utf8(octets.expect("it can be written").to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn what_begins_stands_in_the_subject_whatever_ended_before_it() {
+        let text = text_of(&[
+            told(Telling::Resolved, AlertName::BounceRate, "acme"),
+            told(Telling::Firing, AlertName::DiskFree, "node"),
+        ]);
+        assert!(text.contains("\r\nSubject: [mta1.example.com] ALERT disk_free: node (and 1 more)\r\n"), "{text}");
+        assert!(text.contains("\r\nAuto-Submitted: auto-generated\r\n"), "no vacation notice answers it");
+        assert!(text.contains("Likely cause: a backlog") && text.contains("What to do: free space"));
+        let ended = text.split("RESOLVED bounce_rate: acme").nth(1).expect("it is told, too");
+        assert!(!ended.contains("Likely cause"), "what has ended needs no fix");
+    }
+
+    #[test]
+    fn a_flood_is_cut() {
+        let many: Vec<Told> =
+            (0..500).map(|n| told(Telling::Firing, AlertName::SourceHeld, &format!("ip{n} to x"))).collect();
+        let text = text_of(&many);
+        assert_eq!(text.matches("ALERT source_held").count(), TOLD_MAX + 1, "the subject and fifty");
+        assert!(text.contains("and 450 more: posthaste alerts list"));
+    }
+}
