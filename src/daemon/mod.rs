@@ -333,6 +333,8 @@ fn start_control(
     campaigns: Campaigns,
     stops: watch::Receiver<bool>,
 ) -> anyhow::Result<(JoinHandle<()>, Addresses)> {
+    let (keeper, reports) =
+        crate::report::Keeper::new(ledger.clone(), hands.reader.clone(), clock.clone(), metrics.report.clone());
     let api = Api::new(api::Parts {
         config: hands.config.clone(),
         clock: clock.clone(),
@@ -347,6 +349,7 @@ fn start_control(
         metrics: metrics.clone(),
         suppressions: people.suppressions.clone(),
         campaigns: Some(campaigns.clone()),
+        reports: Some(reports),
     });
     let public = people.public(&hands, &clock, &metrics, &campaigns);
     let (bound, told) = std::sync::mpsc::channel();
@@ -382,6 +385,7 @@ fn start_control(
             tokio::task::spawn_local(people.keep(metrics)),
             tokio::task::spawn_local(async move { campaigns.run(campaigns_stop).await }),
             tokio::task::spawn_local(drain(hands)),
+            tokio::task::spawn_local(keeper.run()),
         ];
         server.run(stops).await;
         // It ends by the same watch; a panic there is logged by its thread's hook.

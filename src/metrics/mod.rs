@@ -15,6 +15,7 @@ pub mod inbound;
 pub mod intake;
 pub mod process;
 pub mod queue;
+pub mod report;
 pub mod smtp_server;
 pub mod store;
 pub mod suppression;
@@ -78,6 +79,8 @@ pub struct Metrics {
     pub suppression: suppression::SuppressionMetrics,
     /// What comes back.
     pub inbound: inbound::InboundMetrics,
+    /// Reports.
+    pub report: report::ReportMetrics,
     /// The public listener.
     pub tracking: tracking::TrackingMetrics,
 }
@@ -98,6 +101,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         content: content::ContentMetrics::register(registry),
         suppression: suppression::SuppressionMetrics::register(registry),
         inbound: inbound::InboundMetrics::register(registry),
+        report: report::ReportMetrics::register(registry),
         tracking: tracking::TrackingMetrics::register(registry),
     }
 }

@@ -165,6 +165,7 @@ impl World {
             registry,
             suppressions: crate::suppression::testing::suppressions(clock.clone()).0,
             campaigns,
+            reports: None,
         });
         Self { api, fake, clock, config }
     }
