@@ -281,6 +281,9 @@ pub struct Event {
     /// Which attempt, from 1.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u32>,
+    /// How long it took since it was accepted (a campaign's row: since its start), in milliseconds. In `delivered`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub took_ms: Option<u64>,
     /// When it will be tried again. In `deferred`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_at: Option<Timestamp>,
@@ -364,6 +367,7 @@ impl Event {
             pool: None,
             tls: None,
             attempt: None,
+            took_ms: None,
             retry_at: None,
             smtp: None,
             severity: None,

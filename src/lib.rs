@@ -21,6 +21,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mime;
 pub mod queue;
+pub mod report;
 pub mod sandbox;
 pub mod seam;
 pub mod shaping;

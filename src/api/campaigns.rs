@@ -88,12 +88,12 @@ pub struct TestBody {
 }
 
 /// All campaigns, or why there are none.
-fn campaigns(api: &Api) -> Result<&Campaigns, Problem> {
+pub(super) fn campaigns(api: &Api) -> Result<&Campaigns, Problem> {
     api.parts().campaigns.as_ref().ok_or_else(|| Problem::unavailable("campaigns are not served by this daemon"))
 }
 
 /// The campaign of a path: tenant and id. What another tenant has is not there.
-fn target(api: &Api, caller: &Caller, id: &str, asked: Option<Name>) -> Result<(Name, Name), Problem> {
+pub(super) fn target(api: &Api, caller: &Caller, id: &str, asked: Option<Name>) -> Result<(Name, Name), Problem> {
     let missing = || Problem::not_found(format!("there is no campaign {id}"));
     let name = Name::parse(id).map_err(|_| missing())?;
     if let Some(tenant) = caller.scope(asked)? {

@@ -26,6 +26,7 @@ mod problem;
 mod queues;
 mod raw;
 pub mod recipients;
+mod reports;
 mod server;
 pub mod suppressions;
 mod trace;
@@ -53,6 +54,7 @@ use crate::campaign::contacts::Contacts;
 use crate::config::Config;
 use crate::metrics::{Metrics, Registry};
 use crate::queue::admin::{AdminHandle, Command, Reply};
+use crate::report::Reports;
 use crate::seam::clock::Clock;
 use crate::store::Ledger;
 use crate::suppression::Suppressions;
@@ -92,6 +94,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The campaigns; without them their routes answer 503.
     pub campaigns: Option<Campaigns>,
+    /// The reports; without them their routes answer 503.
+    pub reports: Option<Reports>,
     /// The groups that a scrape brings up to date.
     pub metrics: Arc<Metrics>,
     /// Who is not sent to.

@@ -11,8 +11,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    Api, admin, alerts, auth_reports, campaigns, contacts, events, health, messages, queues, suppressions, trace,
-    webhooks,
+    Api, admin, alerts, auth_reports, campaigns, contacts, events, health, messages, queues, reports, suppressions,
+    trace, webhooks,
 };
 
 /// Every route of the API but `/v1/openapi.json` itself.
@@ -68,6 +68,9 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(campaigns::test_campaign))
         .routes(routes!(campaigns::get_campaign_events))
         .routes(routes!(campaigns::progress::get_progress))
+        .routes(routes!(reports::get_campaign_report))
+        .routes(routes!(reports::get_report))
+        .routes(routes!(reports::get_timeline))
         .routes(routes!(campaigns::recipients::put_recipients, campaigns::recipients::head_recipients))
         .routes(routes!(campaigns::recipients::get_rejects))
         .routes(routes!(admin::get_status))
@@ -209,6 +212,8 @@ pub struct EventSchema {
     tls: Option<String>,
     /// Which attempt, from 1.
     attempt: Option<u32>,
+    /// How long it took since its acceptance, in milliseconds, in `delivered`.
+    took_ms: Option<u64>,
     /// When it will be tried again.
     retry_at: Option<String>,
     /// What the peer said: `code`, `enhanced`, `text`.

@@ -337,6 +337,8 @@ fn start_control(
     campaigns: Campaigns,
     stops: watch::Receiver<bool>,
 ) -> anyhow::Result<(JoinHandle<()>, Addresses)> {
+    let (keeper, reports) =
+        crate::report::Keeper::new(ledger.clone(), hands.reader.clone(), clock.clone(), metrics.report.clone());
     let mut watch = alerts::Watch::new(&hands, &clock, &metrics, &ledger);
     let (hooks_ledger, reports_ledger) = (ledger.clone(), ledger.clone());
     let mut parts = api::Parts {
@@ -355,6 +357,7 @@ fn start_control(
         campaigns: Some(campaigns.clone()),
         alerts: watch.board.clone(),
         webhooks: None,
+        reports: Some(reports),
     };
     let public = people.public(&hands, &clock, &metrics, &campaigns);
     let (bound, told) = std::sync::mpsc::channel();
@@ -405,6 +408,7 @@ fn start_control(
             tokio::task::spawn_local(async move { webhooks.run(configs, webhooks_stop).await }),
             tokio::task::spawn_local(drain(hands)),
             tokio::task::spawn_local(watch.run()),
+            tokio::task::spawn_local(keeper.run()),
         ];
         server.run(stops).await;
         // It ends by the same watch; a panic there is logged by its thread's hook.

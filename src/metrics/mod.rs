@@ -16,6 +16,7 @@ pub mod inbound;
 pub mod intake;
 pub mod process;
 pub mod queue;
+pub mod report;
 pub mod smtp_server;
 pub mod store;
 pub mod suppression;
@@ -82,6 +83,8 @@ pub struct Metrics {
     pub inbound: inbound::InboundMetrics,
     /// Alerts.
     pub alert: alert::AlertMetrics,
+    /// Reports.
+    pub report: report::ReportMetrics,
     /// The public listener.
     pub tracking: tracking::TrackingMetrics,
     /// Webhooks.
@@ -105,6 +108,7 @@ pub fn register_all(registry: &Registry) -> Metrics {
         suppression: suppression::SuppressionMetrics::register(registry),
         inbound: inbound::InboundMetrics::register(registry),
         alert: alert::AlertMetrics::register(registry),
+        report: report::ReportMetrics::register(registry),
         tracking: tracking::TrackingMetrics::register(registry),
         webhook: webhook::WebhookMetrics::register(registry),
     }

@@ -185,6 +185,19 @@ pub struct EventsPage {
     pub gap: Option<EventGap>,
 }
 
+/// A page of the event log as it is stored.
+#[derive(Clone, Debug, Default)]
+pub struct LogPage {
+    /// The JSON of the events, in order.
+    pub records: Vec<Bytes>,
+    /// The cursor for the next page.
+    pub next: EventSeq,
+    /// Whether there was more at the time of the snapshot.
+    pub more: bool,
+    /// Events between the cursor and this page that are gone.
+    pub gap: Option<EventGap>,
+}
+
 /// Events that are gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EventGap {
@@ -231,6 +244,15 @@ pub enum ReadRequest {
         tenant: Option<Name>,
         /// Where to.
         reply: ReadReply<EventsPage>,
+    },
+    /// A page of the event log as it is stored.
+    Log {
+        /// After this.
+        after: EventSeq,
+        /// How many at the most.
+        limit: usize,
+        /// Where to.
+        reply: ReadReply<LogPage>,
     },
     /// The events that concern an address, the newest first.
     TraceAddress {
@@ -387,6 +409,11 @@ impl Reader {
     /// Events after a cursor, at most `limit`, only those of a tenant if one is given. `EventSeq(0)` begins with the oldest there is.
     pub async fn events(&self, after: EventSeq, limit: usize, tenant: Option<Name>) -> Result<EventsPage, ReadError> {
         self.ask(|reply| ReadRequest::Events { after, limit, tenant, reply }).await
+    }
+
+    /// Events after a cursor as they are stored: for a reader that looks at little of each.
+    pub async fn log(&self, after: EventSeq, limit: usize) -> Result<LogPage, ReadError> {
+        self.ask(|reply| ReadRequest::Log { after, limit, reply }).await
     }
 
     /// What became of an address: its events, the newest first, at most `limit`.

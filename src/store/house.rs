@@ -115,7 +115,7 @@ impl House {
             let days = spaces.days.load();
             let old = days.iter().rev().skip(1).flat_map(|day| [&day.events, &day.trace]);
             let seldom = [&spaces.queues, &spaces.state, &spaces.rows, &spaces.sent, &spaces.contacts];
-            flush(seldom.into_iter().chain([&spaces.suppressions]).chain(old))?;
+            flush(seldom.into_iter().chain([&spaces.suppressions, &spaces.rollups]).chain(old))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! - `trace.<day>`: `a` tenant `0` hash of the address (16) sequence (8), and `m` message id (16) sequence (8)
 //! - `rows`: campaign (4), step (1), queue (4), slot (1), sequence (4): the order of [`RowId`]
 //! - `sent`: campaign (4), step (1), hash of the address (16)
-//! - `contacts`, `suppressions`: whatever their owners say
+//! - `contacts`, `suppressions`, `rollups`: whatever their owners say
 //! - `state`: a kind, a slash, and whatever the kind needs
 
 use sha2::{Digest, Sha256};

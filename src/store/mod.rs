@@ -39,8 +39,8 @@ pub use backup::{BackupError, BackupProgress, BackupReport, Store};
 pub use codec::DecodeError;
 pub use guard::{Space, SpaceProbe};
 pub use handle::{
-    EventGap, EventsPage, Ledger, LedgerRequest, LedgerRequests, ReadError, ReadReply, ReadRequest, Reader, Refill,
-    SUBMIT_BYTES_MAX, SUBMITS_MAX, StateRecord, SubmitError,
+    EventGap, EventsPage, Ledger, LedgerRequest, LedgerRequests, LogPage, ReadError, ReadReply, ReadRequest, Reader,
+    Refill, SUBMIT_BYTES_MAX, SUBMITS_MAX, StateRecord, SubmitError,
 };
 pub use keys::address_hash;
 pub use model::{

@@ -274,6 +274,8 @@ pub enum Table {
     Contacts,
     /// Addresses that are not sent to.
     Suppressions,
+    /// What reports are made of.
+    Rollups,
 }
 
 /// Rows of a campaign that are being uploaded. Whoever submits has looked that none of their addresses is in `sent`.

@@ -22,6 +22,7 @@ use crate::event::Event;
 use crate::metrics::store::StoreMetrics;
 use crate::types::{EventSeq, Mailbox, MessageId, Name, QueueId, RowId};
 
+mod log;
 mod rows;
 
 /// The most events that a page with a filter looks at; then it ends, perhaps empty, with a cursor to go on from.
@@ -78,6 +79,9 @@ impl<'a> View<'a> {
             }
             ReadRequest::Events { after, limit, tenant, reply } => {
                 let _ = reply.send(told(self.events(after, limit, tenant.as_ref())));
+            }
+            ReadRequest::Log { after, limit, reply } => {
+                let _ = reply.send(told(self.log(after, limit)));
             }
             ReadRequest::TraceAddress { tenant, address, limit, reply } => {
                 let _ = reply.send(told(self.trace_address(tenant.as_ref(), &address, limit)));

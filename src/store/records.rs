@@ -232,7 +232,8 @@ pub(super) fn event_is_of(value: &[u8], tenant: &Name) -> Result<bool, DecodeErr
     Ok(owner.tenant == tenant.as_str())
 }
 
-fn event_json(value: &[u8]) -> Result<&[u8], DecodeError> {
+/// The JSON of an event.
+pub(super) fn event_json(value: &[u8]) -> Result<&[u8], DecodeError> {
     match value.split_first() {
         None => Err(DecodeError::Short),
         Some((&RECORD_VERSION, json)) => Ok(json),

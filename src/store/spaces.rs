@@ -47,6 +47,7 @@ pub(super) struct Spaces {
     pub(super) sent: Keyspace,
     pub(super) contacts: Keyspace,
     pub(super) suppressions: Keyspace,
+    pub(super) rollups: Keyspace,
     /// The days of the event log in the order of their events, oldest first.
     pub(super) days: ArcSwap<Vec<Arc<Day>>>,
     /// The lock of the data folder, held as long as anything of the database is.
@@ -106,8 +107,10 @@ impl Spaces {
         let sent = db.keyspace("sent", || options_of("sent"))?;
         let contacts = db.keyspace("contacts", || options_of("contacts"))?;
         let suppressions = db.keyspace("suppressions", || options_of("suppressions"))?;
+        let rollups = db.keyspace("rollups", || options_of("rollups"))?;
         let days = ArcSwap::default();
-        let spaces = Self { db, content, queue, queues, state, rows, sent, contacts, suppressions, days, lock: None };
+        let spaces =
+            Self { db, content, queue, queues, state, rows, sent, contacts, suppressions, rollups, days, lock: None };
         spaces.find_days()?;
         Ok(spaces)
     }
@@ -203,6 +206,7 @@ impl Spaces {
         match table {
             Table::Contacts => &self.contacts,
             Table::Suppressions => &self.suppressions,
+            Table::Rollups => &self.rollups,
         }
     }
 
@@ -216,6 +220,7 @@ impl Spaces {
             ("sent", &self.sent),
             ("contacts", &self.contacts),
             ("suppressions", &self.suppressions),
+            ("rollups", &self.rollups),
         ];
         let mut all: Vec<_> = fixed.into_iter().map(|(name, space)| (name.to_owned(), space.clone())).collect();
         for day in self.days.load().iter() {
@@ -244,7 +249,7 @@ enum Kind {
 pub(super) fn options_of(name: &str) -> KeyspaceCreateOptions {
     options(match name {
         "content" => Kind::Content,
-        "queue" | "queues" | "state" | "sent" | "contacts" | "suppressions" => Kind::Scattered,
+        "queue" | "queues" | "state" | "sent" | "contacts" | "suppressions" | "rollups" => Kind::Scattered,
         "rows" => Kind::Rows,
         name if name.starts_with("trace.") => Kind::Scattered,
         _ => Kind::Ordered,

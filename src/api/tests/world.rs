@@ -167,6 +167,7 @@ impl World {
             webhooks: None,
             suppressions: crate::suppression::testing::suppressions(clock.clone()).0,
             campaigns,
+            reports: None,
         });
         Self { api, fake, clock, config }
     }

@@ -123,10 +123,16 @@ pub enum CampaignCommand {
     },
     /// All campaigns, the newest first
     List,
-    /// What became of it: counts and shares
+    /// What became of it: counts, shares, delivery times, by provider, source and domain, in time, with the replies
     Report {
         /// The campaign
         id: String,
+        /// In which form
+        #[arg(long, value_enum, default_value_t)]
+        format: super::report::Format,
+        /// Beside this one; may be repeated
+        #[arg(long, value_name = "ID", num_args = 1..)]
+        compare: Vec<String>,
     },
     /// A message as somebody would get it, or whom a segment selects
     Preview {
@@ -261,7 +267,11 @@ pub async fn run(args: &CampaignArgs, client: &Client, out: &mut Out) -> anyhow:
             false => show::one(&client.get(&place.of(id, "", &[])?).await?, out),
         },
         CampaignCommand::List => show::list(&client.get(&place.all()).await?, out),
-        CampaignCommand::Report { id } => show::one(&client.get(&place.of(id, "", &[])?).await?, out),
+        CampaignCommand::Report { id, format, compare } => {
+            let mut pairs = vec![("format", Some(format.of(out).to_owned()))];
+            pairs.extend(compare.iter().map(|other| ("compare", Some(other.clone()))));
+            super::report::print(&place.of(id, "report", &pairs)?, client, out).await
+        }
         CampaignCommand::Preview { id, recipient, segment, part } => {
             let mut body = json!({});
             recipient.iter().for_each(|r| body["address"] = json!(r));

@@ -18,6 +18,7 @@ mod human;
 mod message;
 mod out;
 mod queue;
+mod report;
 mod suppression;
 mod webhook;
 
@@ -72,6 +73,9 @@ pub enum AdminCommand {
     /// Read the event log
     #[command(after_long_help = events::EXAMPLES)]
     Events(events::EventsArgs),
+    /// Reports: what became of mail, by provider, source, domain, tenant; replies; one recipient
+    #[command(after_long_help = report::EXAMPLES)]
+    Report(report::ReportArgs),
     /// Keep audiences
     #[command(after_long_help = contacts::EXAMPLES)]
     Contacts(contacts::ContactsArgs),
@@ -120,6 +124,7 @@ pub fn run(command: AdminCommand) -> anyhow::Result<()> {
             AdminCommand::Trace(args) => &args.connection,
             AdminCommand::Events(args) => &args.connection,
             AdminCommand::Contacts(args) => &args.connection,
+            AdminCommand::Report(args) => &args.connection,
             AdminCommand::Suppression(args) => &args.connection,
             AdminCommand::AuthReport(args) => &args.connection,
             AdminCommand::Alerts(args) => &args.connection,
@@ -149,6 +154,7 @@ pub async fn execute(command: &AdminCommand, client: &Client, out: &mut Out) -> 
         AdminCommand::Message(args) => message::run(&args.command, client, out).await,
         AdminCommand::Trace(args) => message::run_trace(&args.command, client, out).await,
         AdminCommand::Events(args) => events::run(&args.command, client, out).await,
+        AdminCommand::Report(args) => report::run(args, client, out).await,
         AdminCommand::Contacts(args) => contacts::run(args, client, out).await,
         AdminCommand::Suppression(args) => suppression::run(&args.command, client, out).await,
         AdminCommand::AuthReport(args) => authreport::run(&args.command, client, out).await,

@@ -281,7 +281,9 @@ impl Scheduler {
             Effect::Delivered => {
                 metrics.delivered.inc();
                 self.count_outcome(message, &key, "delivered");
-                metrics.time_in_queue.observe(self.now.since(entry.accepted).as_secs_f64());
+                let took = self.now.since(entry.accepted);
+                event.took_ms = u64::try_from(took.as_millis()).ok();
+                metrics.time_in_queue.observe(took.as_secs_f64());
                 Next::Done
             }
             Effect::Bounced => {
