@@ -5,7 +5,7 @@
 //! 3. [`Fold::take`] gives each base out to the cells that it belongs to: three resolutions, each with the scopes and splits.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 
 use ahash::{AHashMap, RandomState};
 use serde::{Deserialize, Deserializer};
