@@ -1,9 +1,9 @@
 //! A report for a spreadsheet: RFC 4180, one header, a column that says what each line is of.
 
-use super::view::{Figures, Report};
+use super::view::{Column, Figures, Report};
 
 /// The columns of figures.
-const COLUMNS: [(&str, fn(&Figures) -> String); 21] = [
+const COLUMNS: [Column; 21] = [
     ("accepted", |f| f.accepted.to_string()),
     ("rejected", |f| f.rejected.to_string()),
     ("delivered", |f| f.delivered.to_string()),

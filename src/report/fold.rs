@@ -5,7 +5,7 @@
 //! 3. [`Fold::take`] gives each base out to the cells that it belongs to: three resolutions, each with the scopes and splits.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::Hash;
 
 use ahash::{AHashMap, RandomState};
 use serde::{Deserialize, Deserializer};
@@ -191,11 +191,7 @@ impl Fold {
     }
 
     fn base(&mut self, place: &Place<&str>) -> &mut Base {
-        let mut hash = {
-            let mut hasher = self.hashes.build_hasher();
-            place.hash(&mut hasher);
-            hasher.finish()
-        };
+        let mut hash = self.hashes.hash_one(place);
         loop {
             match self.by_hash.get(&hash) {
                 Some(at) if self.bases[*at].place.is(place) => return &mut self.bases[*at],

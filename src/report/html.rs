@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::text::{clean, count, percent, span};
-use super::view::{Figures, ReplyGroup, Report, Row, Series, minute};
+use super::view::{Column, Figures, ReplyGroup, Report, Row, Series, minute};
 use crate::types::Timestamp;
 
 /// Rows of a table that are shown; CSV and JSON have all.
@@ -28,7 +28,7 @@ pre{background:#f4f6f9;border:1px solid var(--line);border-radius:6px;padding:.5
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}";
 
 /// The columns of a table, with what each shows.
-const COLUMNS: [(&str, fn(&Figures) -> String); 11] = [
+const COLUMNS: [Column; 11] = [
     ("accepted", |f| count(f.accepted)),
     ("delivered", |f| count(f.delivered)),
     ("rate", |f| percent(f.delivery_rate)),

@@ -1,12 +1,12 @@
 //! A report for a terminal: aligned columns, nothing that a terminal would obey.
 
-use super::view::{Figures, ReplyGroup, Report, Row, minute};
+use super::view::{Column, Figures, ReplyGroup, Report, Row, minute};
 
 /// Rows of a table that are shown where there are more; the other forms have all.
 const ROWS_MAX: usize = 40;
 
 /// The columns of a table, with what each shows.
-const COLUMNS: [(&str, fn(&Figures) -> String); 12] = [
+const COLUMNS: [Column; 12] = [
     ("ACCEPTED", |f| count(f.accepted)),
     ("DELIVERED", |f| count(f.delivered)),
     ("RATE", |f| percent(f.delivery_rate)),

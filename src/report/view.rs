@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::cell::{Cell, Counter};
 use crate::types::Timestamp;
 
+/// A column of figures: its name, and what it shows.
+pub(super) type Column = (&'static str, fn(&Figures) -> String);
+
 /// How far a report counts.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct AsOf {
@@ -98,9 +101,6 @@ impl Figures {
         let (delivered, bounced) = (get(Counter::Delivered), get(Counter::Bounced));
         let late = get(Counter::LateBounced);
         let ended = delivered + bounced + get(Counter::Failed) + get(Counter::Expired);
-        let class = |(name, c): (&Box<str>, &super::cell::Class)| {
-            (name.to_string(), ClassFigures { bounced: c.bounced, late_bounces: c.late, deferred: c.deferred })
-        };
         Self {
             accepted: get(Counter::Accepted),
             rejected: get(Counter::Rejected),
@@ -127,7 +127,14 @@ impl Figures {
                 p95_ms: quantile(0.95),
                 p99_ms: quantile(0.99),
             }),
-            classes: cell.classes().iter().map(class).collect(),
+            classes: cell
+                .classes()
+                .iter()
+                .map(|(name, c)| {
+                    let class = ClassFigures { bounced: c.bounced, late_bounces: c.late, deferred: c.deferred };
+                    (name.to_string(), class)
+                })
+                .collect(),
         }
     }
 

@@ -517,6 +517,7 @@ pub fn full_event() -> Event {
     event.pool = Some(name("main"));
     event.tls = Some("TLSv1.3 TLS13_AES_256_GCM_SHA384".into());
     event.attempt = Some(1);
+    event.took_ms = Some(9_000);
     event.retry_at = Some(Timestamp::from_millis(1_795_456_609_000));
     event.smtp = Some(SmtpReply { code: 450, enhanced: Some("4.2.1".into()), text: "try, \"later\"".into() });
     event.severity = Some(Severity::Temporary);

@@ -310,7 +310,6 @@ fn folding_is_cheap() {
         events.iter().for_each(|json| fold.event(json).expect("an event"));
     }
     let each = began.elapsed() / 20_000;
-    println!("{each:?} an event");
     assert!(each < Duration::from_micros(50), "{each:?}");
     assert!(!fold.is_empty() && !fold.take().is_empty() && fold.is_empty());
 }
