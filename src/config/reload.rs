@@ -160,8 +160,8 @@ fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
         };
     }
     compare!(
-        smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, providers, check, storage,
-        log
+        smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, limits, providers, check,
+        storage, log
     );
     changed
 }

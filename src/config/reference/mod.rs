@@ -114,6 +114,18 @@ connection_rate = "10/min"
 message_rate = "5/s"
 messages_per_connection = 20
 
+[limits.node]
+message_rate = "500/s"
+bytes_per_second = "50MB"
+
+[limits.tenants."acme"]
+message_rate = ["20/s", "200000/d"]
+bytes_per_second = "5MB"
+
+[limits.pools."marketing"]
+message_rate = "100/s"
+bytes_per_second = "20MB"
+
 [adaptation]
 ceiling = "6000/min"
 
@@ -136,6 +148,7 @@ static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
     [
         include_str!("../mod.rs"),
         include_str!("../bounces.rs"),
+        include_str!("../limits.rs"),
         include_str!("../node.rs"),
         include_str!("../smtp.rs"),
         include_str!("../tenants.rs"),
