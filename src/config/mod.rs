@@ -12,6 +12,7 @@ mod bounces;
 mod check;
 mod delivery;
 mod hosts;
+mod limits;
 mod load;
 mod node;
 mod problem;
@@ -34,6 +35,7 @@ pub use delivery::{
     TlsPolicy,
 };
 pub use hosts::{RouteHost, RouteTarget};
+pub use limits::{SendLimit, SendLimits};
 pub use load::{Environment, Places, load, load_with, load_with_places};
 pub use node::{ApiKey, Check, Durability, Http, Log, LogFormat, Public, Role, Storage, Tls};
 pub use problem::{ConfigErrors, KeyPath, Problem, Step, Warning};
@@ -97,6 +99,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// Limits of connections and rates towards the receivers.
     pub shaping: Shaping,
+    /// How fast the node, its tenants and its pools may send.
+    pub limits: SendLimits,
     /// Bounces and complaints.
     pub bounces: Bounces,
     /// Mailbox providers, by name: whose hosts they are, and what holds towards them. `posthaste providers list` shows the built-in ones.

@@ -160,8 +160,8 @@ fn changed_sections(old: &Config, new: &Config) -> Vec<String> {
         };
     }
     compare!(
-        smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, providers, webhooks, alerts,
-        check, storage, log
+        smtp, tls, http, tenants, dkim, sources, pools, retry, routes, delivery, shaping, limits, providers, webhooks,
+        alerts, check, storage, log
     );
     changed
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Bucket, Limits, Pace, ProviderState, control};
+use super::{Bucket, Limits, Pace, ProviderState, Shared, control, shared};
 use crate::config::Rate;
 use crate::types::Timestamp;
 
@@ -121,6 +121,12 @@ pub enum Limit {
     ProviderConnectionRate,
     /// Messages of the source to all sites of a provider.
     ProviderMessageRate,
+    /// Messages and octets of this node.
+    NodeRate,
+    /// Messages and octets of a tenant.
+    TenantRate,
+    /// Messages and octets of a pool.
+    PoolRate,
     /// The ceiling of connections that was learned of a provider.
     CeilingConnections,
     /// The ceiling of the rate of messages that was learned of a provider.
@@ -142,6 +148,9 @@ impl Limit {
             Limit::ProviderConnections => "provider connections",
             Limit::ProviderConnectionRate => "provider connection rate",
             Limit::ProviderMessageRate => "provider message rate",
+            Limit::NodeRate => "node rate",
+            Limit::TenantRate => "tenant rate",
+            Limit::PoolRate => "pool rate",
             Limit::CeilingConnections => "provider connections (adapted)",
             Limit::CeilingRate => "provider message rate (adapted)",
         }
@@ -305,6 +314,8 @@ pub struct Question<'a> {
     pub suspended: Option<(u64, Option<Timestamp>)>,
     /// The queue's campaign, where something was set for it.
     pub campaign: Option<CampaignState<'a>>,
+    /// The limits of the node, of the queue's tenant and of its pool, in this order, where they are set.
+    pub shared: [Option<&'a Shared>; 3],
     /// When the head of the queue is due.
     pub due: Timestamp,
     /// What of the queue is in memory.
@@ -347,7 +358,7 @@ pub(super) struct Note {
 }
 
 /// The steps, in the order in which they are looked at. The first that says wait decides.
-const CHECKS: [(&str, Check); 23] = [
+const CHECKS: [(&str, Check); 26] = [
     ("draining", |q, note| {
         tell(note, || (if q.draining { "ending" } else { "running" }.into(), None));
         wait_if(q.draining, Reason::Draining, Wake::Event)
@@ -391,6 +402,9 @@ const CHECKS: [(&str, Check); 23] = [
         });
         wait_if(at > q.now, Reason::Rate(Limit::CampaignRate), Wake::At(at))
     }),
+    (Limit::NodeRate.as_str(), |q, note| shared::check(q, 0, note)),
+    (Limit::TenantRate.as_str(), |q, note| shared::check(q, 1, note)),
+    (Limit::PoolRate.as_str(), |q, note| shared::check(q, 2, note)),
     ("window", |q, note| {
         let word = match q.window {
             Window::Ready => "in memory",

@@ -24,6 +24,7 @@ fn question(limits: &Limits, ask: Ask) -> Question<'_> {
         store_failed: false,
         suspended: None,
         campaign: None,
+        shared: [None; 3],
         due: NOW,
         window: Window::Ready,
         route: Route::Known,

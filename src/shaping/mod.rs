@@ -16,6 +16,7 @@ mod limits;
 mod pace;
 pub mod rules;
 mod share;
+mod shared;
 
 pub use admit::{
     Ask, CampaignState, HoldKind, Host, Limit, PathState, Question, Reason, Route, SourceTrouble, Step, Verdict, Wake,
@@ -26,3 +27,4 @@ pub use control::{Budget, Control, ProviderLimits, ProviderState, provider_limit
 pub use limits::{Count, Limits, RateLimit, limits_for};
 pub use pace::{Pace, Paced};
 pub use share::Share;
+pub use shared::{SHARED_LIMITS, Shared};

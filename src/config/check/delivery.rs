@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Check, KeyPath, at};
-use crate::config::{HumanDuration, LimitRule, Route, RouteHost, TlsPolicy};
+use crate::config::{HumanDuration, LimitRule, Route, RouteHost, SendLimit, TlsPolicy};
 use crate::types::Domain;
 
 /// RFC 5321 §4.5.4.1: "the give-up time generally needs to be at least 4-5 days".
@@ -168,6 +168,31 @@ impl Check<'_> {
         }
         for (domain, rule) in &shaping.domains {
             self.limit_rule(&at!["shaping", "domains", domain.as_str()], rule);
+        }
+    }
+
+    pub(super) fn send_limits(&mut self) {
+        let config = self.config;
+        let limits = &config.limits;
+        let tenants = limits.tenants.iter().map(|(name, limit)| ("tenants", name, limit));
+        let pools = limits.pools.iter().map(|(name, limit)| ("pools", name, limit));
+        self.send_limit(&at!["limits", "node"], &limits.node);
+        for (kind, name, limit) in tenants.chain(pools) {
+            let at = at!["limits", kind, name.as_str()];
+            self.send_limit(&at, limit);
+            if !self.is_whole(kind) {
+                continue;
+            }
+            match kind {
+                "tenants" => self.known(at, "tenant", name, config.tenants.iter().map(|t| &t.name)),
+                _ => self.known(at, "pool", name, config.pools.iter().map(|p| &p.name)),
+            }
+        }
+    }
+
+    fn send_limit(&mut self, at: &KeyPath, limit: &SendLimit) {
+        if limit.bytes_per_second.is_some_and(|size| size.0 == 0) {
+            self.error(at.join("bytes_per_second"), "0 would hold mail for ever", "suspend the queue instead");
         }
     }
 

@@ -53,6 +53,7 @@ pub(super) fn check(
     check.routes();
     check.retry();
     check.shaping();
+    check.send_limits();
     check.providers();
     check.adaptation();
     check.rules();

@@ -360,6 +360,15 @@ fn retries_and_limits() {
             "6:16: shaping.default.message_rate: \"0/s\": a rate of 0 would hold mail for ever; suspend the queue instead",
         ],
     );
+    check(
+        "[limits.node]\nbytes_per_second = 0\n[limits.tenants.nobody]\nmessage_rate = '5/s'\n[limits.pools.nowhere]\nmessage_rate = ['5/s', '0/d']\n",
+        &[
+            "2:20: limits.node.bytes_per_second: 0 would hold mail for ever",
+            "3:17: limits.tenants.nobody: there is no tenant \"nobody\"",
+            "5:15: limits.pools.nowhere: there is no pool \"nowhere\"",
+            "6:1: limits.pools.nowhere.message_rate: \"0/d\": a rate of 0 would hold mail for ever; suspend the queue instead",
+        ],
+    );
 }
 
 #[test]

@@ -131,6 +131,18 @@ secret_file = "webhooks/crm.secret"
 authorization_file = "webhooks/crm.authorization"
 events = ["bounced", "complained", "unsubscribed"]
 
+[limits.node]
+message_rate = "500/s"
+bytes_per_second = "50MB"
+
+[limits.tenants."acme"]
+message_rate = ["20/s", "200000/d"]
+bytes_per_second = "5MB"
+
+[limits.pools."marketing"]
+message_rate = "100/s"
+bytes_per_second = "20MB"
+
 [adaptation]
 ceiling = "6000/min"
 
@@ -153,6 +165,7 @@ static TYPES: LazyLock<Vec<TypeDoc>> = LazyLock::new(|| {
     [
         include_str!("../mod.rs"),
         include_str!("../bounces.rs"),
+        include_str!("../limits.rs"),
         include_str!("../node.rs"),
         include_str!("../smtp.rs"),
         include_str!("../tenants.rs"),

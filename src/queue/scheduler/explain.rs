@@ -29,6 +29,7 @@ impl Scheduler {
         Question {
             suspended: queue.suspended.map(|id| (id, until(id))),
             campaign: self.campaign_state(queue),
+            shared: self.shared_limits(queue),
             due: if queue.taken > 0 && due == Timestamp::NEVER { self.now } else { due },
             window,
             route,

@@ -287,6 +287,10 @@ impl Scheduler {
         {
             return head;
         }
+        // The last job of another queue may have used the limit up since it was asked.
+        if self.queues.get(&id).is_some_and(|q| q.shared != [None; 3]) && self.waits_for_shared(id) {
+            return Head::Again;
+        }
         let Some(message) = self.cache.pin(message) else {
             self.want_load(id, site);
             return Head::Reading;
@@ -294,6 +298,7 @@ impl Scheduler {
         match self.make_job(id, site, source, key, message) {
             Some(job) => {
                 self.charge_campaign(id);
+                self.charge_shared(id, job.size);
                 Head::Job(job)
             }
             None => Head::Again,

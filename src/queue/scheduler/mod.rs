@@ -27,6 +27,7 @@ mod reactions;
 mod routing;
 mod runs;
 mod settle;
+mod shared;
 mod sites;
 mod sweep;
 mod timers;
@@ -209,6 +210,7 @@ pub struct Scheduler {
     // What operators asked.
     suspensions: Vec<Suspension>,
     campaigns: Campaigns,
+    shared: shared::SharedLimits,
     marks: Vec<Rc<Mark>>,
     sweeps: AHashMap<u64, Sweep>,
     sweep_line: VecDeque<u64>,
@@ -269,6 +271,7 @@ impl Scheduler {
             load_waiters: AHashMap::new(),
             suspensions: Vec::new(),
             campaigns: Campaigns::default(),
+            shared: shared::SharedLimits::new(&start.config, start.now),
             marks: Vec::new(),
             sweeps: AHashMap::new(),
             sweep_line: VecDeque::new(),
@@ -320,6 +323,7 @@ impl Scheduler {
                 TimerKey::Sweep(id) => self.resume_sweep(id),
                 TimerKey::CampaignHold(id) => self.on_hold_end(id),
                 TimerKey::CampaignRate(id, at) => self.on_rate_timer(id, at),
+                TimerKey::Shared(at, time) => self.on_shared_timer(at, time),
                 TimerKey::Forget => self.forget_idle_domains(),
             }
         }
@@ -399,6 +403,9 @@ impl Scheduler {
         let old = std::mem::replace(&mut self.config, config.clone());
         self.apply_sources(&config);
         self.apply_limits();
+        if old.limits != config.limits {
+            self.apply_shared();
+        }
         self.apply_rules(&old);
         if routing::leads_elsewhere(&old, &config) {
             self.resolve_anew();

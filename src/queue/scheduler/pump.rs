@@ -47,6 +47,7 @@ impl Scheduler {
             store_failed: self.store_failed,
             suspended: None,
             campaign: None,
+            shared: [None; 3],
             due: Timestamp::ZERO,
             window: Window::Ready,
             route: Route::Known,

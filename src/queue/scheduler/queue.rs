@@ -48,7 +48,7 @@ pub(super) fn just_before(key: &EntryKey) -> Cursor {
 /// Where a queue stands.
 ///
 /// ```text
-/// Idle (⇄ Rate) ⇄ Reading | Budget → Routing (→ Failing) → Ready → Idle;   any ⇄ Suspended
+/// Idle (⇄ Rate | Limited) ⇄ Reading | Budget → Routing (→ Failing) → Ready → Idle;   any ⇄ Suspended
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Status {
@@ -66,6 +66,8 @@ pub(super) enum Status {
     Ready,
     /// It waits for its turn at the rate of its campaign.
     Rate,
+    /// It waits in the line of a limit of the node, its tenant or its pool.
+    Limited,
     /// An operator holds it, or its campaign is held.
     Suspended,
 }
@@ -117,6 +119,9 @@ pub(super) struct Queue {
     /// It sent something in this turn.
     pub used_turn: bool,
     pub in_rate_line: bool,
+    /// The limits of the node, its tenant and its pool, and in whose line it stands.
+    pub shared: [Option<usize>; 3],
+    pub shared_line: Option<usize>,
     /// Raised when rows are put in or taken out behind the news: what is being read is out of date.
     pub epoch: u32,
 }
@@ -153,6 +158,8 @@ impl Queue {
             has_turn: false,
             used_turn: false,
             in_rate_line: false,
+            shared: [None; 3],
+            shared_line: None,
             epoch: 0,
         }
     }

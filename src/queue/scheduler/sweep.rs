@@ -403,7 +403,9 @@ impl Scheduler {
         match queue.status {
             Status::Suspended | Status::Failing => true,
             Status::Ready => no_source || queue.site.is_some_and(|s| self.is_held_long(s, Duration::ZERO)),
-            Status::Idle | Status::Reading | Status::Budget | Status::Routing | Status::Rate => no_source,
+            Status::Idle | Status::Reading | Status::Budget | Status::Routing | Status::Rate | Status::Limited => {
+                no_source
+            }
         }
     }
 }

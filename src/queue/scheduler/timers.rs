@@ -23,6 +23,7 @@ pub(super) enum TimerKey {
     Sweep(u64),
     CampaignHold(u64),
     CampaignRate(u64, Timestamp),
+    Shared(usize, Timestamp),
     Forget,
 }
 

@@ -73,6 +73,7 @@ impl Scheduler {
         let mut queue = Box::new(Queue::new(id, key, cursor));
         queue.suspended = self.suspension_of(&queue.key);
         self.attach_campaign(&mut queue);
+        queue.shared = self.shared.of(&queue.key);
         queue.marks = self.marks.iter().filter(|m| m.concerns(&queue.key)).map(|m| m.id).collect();
         self.join_domain(&queue.key.domain, id);
         self.queues.insert(id, queue);
@@ -355,7 +356,9 @@ impl Scheduler {
     fn shed(&mut self, id: QueueId) {
         let Some(queue) = self.queues.get(&id) else { return };
         let held = match queue.status {
-            Status::Suspended | Status::Failing | Status::Routing | Status::Idle | Status::Rate => true,
+            Status::Suspended | Status::Failing | Status::Routing | Status::Idle | Status::Rate | Status::Limited => {
+                true
+            }
             Status::Ready => queue.site.is_some_and(|s| self.is_held_long(s, SHED_HELD)),
             Status::Reading | Status::Budget => false,
         };
@@ -473,6 +476,10 @@ impl Scheduler {
             return self.set_status(id, Status::Suspended);
         }
         if queue.campaign.is_some() && queue.head_due() <= self.now && self.waits_for_rate(id) {
+            return;
+        }
+        let Some(queue) = self.queues.get(&id) else { return };
+        if queue.shared != [None; 3] && queue.head_due() <= self.now && self.waits_for_shared(id) {
             return;
         }
         let Some(queue) = self.queues.get(&id) else { return };

@@ -161,3 +161,53 @@ fn a_reload_takes_queued_mail_another_way_at_once() {
     assert!(waited <= 256, "only what has a time of its own waits on: {waited}");
     assert!(world.received.len() >= 144);
 }
+
+/// A config with `[limits]`.
+fn limited(toml: &str) -> Config {
+    Config { limits: toml::from_str(toml).expect("limits"), ..fast() }
+}
+
+fn most_within(times: impl Iterator<Item = Timestamp>, window: Duration) -> usize {
+    let mut at: Vec<Timestamp> = times.collect();
+    at.sort();
+    (0..at.len()).map(|i| at[i..].iter().take_while(|t| t.since(at[i]) < window).count()).max().unwrap_or(0)
+}
+
+#[test]
+fn limits_of_node_and_tenant_hold_over_all_domains_and_explain_names_them() {
+    let mut world = World::new(40, limited("[node]\nmessage_rate = '20/s'\n[tenants.acme]\nmessage_rate = '300/min'"));
+    for n in 0..400 {
+        world.submit(n, "acme", Marketing, &[&format!("u{n}@d{}.example", n % 50)]);
+        world.submit(1_000 + n, "other", Marketing, &[&format!("u{n}@d{}.example", n % 50)]);
+    }
+    world.run_for(10);
+    let steps = ask(&mut world, |reply| Command::Explain { matcher: by_domain("d1.example"), limit: 9, reply });
+    let steps = steps.into_iter().flat_map(|e| e.steps).collect::<Vec<_>>();
+    let tenant = steps.iter().find(|s| s.name == "tenant rate").expect("told");
+    assert_eq!(tenant.set_by.as_deref(), Some("limits.tenants.acme.message_rate"));
+    assert!(tenant.detail.starts_with("300/min"), "{}", tenant.detail);
+    assert!(steps.iter().any(|s| s.name == "node rate"));
+    world.run_for(30);
+    // Deliveries take up to 20 ms, so a window of the receiver's is that much longer.
+    assert!(most_within(world.received_at.iter().map(|(at, ..)| *at), Duration::from_millis(980)) <= 20);
+    let of = |tenant| world.events.iter().filter(|e| e.tenant.as_str() == tenant).count();
+    let (acme, other) = (of("acme"), of("other"));
+    assert!((150..=201).contains(&acme), "five a second of 40 seconds: {acme}");
+    assert_eq!(other, 400, "what one tenant may not have, the other gets");
+    world.run_for(60);
+    assert_eq!((world.received.len(), world.waiting()), (800, 0));
+}
+
+#[test]
+fn ten_thousand_queues_that_wait_for_a_limit_cost_nothing_a_pass() {
+    let mut world = World::new(41, limited("[pools.default]\nmessage_rate = '1/h'"));
+    for n in 0..10_000 {
+        world.submit(n, "acme", Marketing, &[&format!("u@d{n}.example")]);
+    }
+    world.run_for(20);
+    let before = world.scheduler.totals.steps;
+    world.run_for(600);
+    let steps = world.scheduler.totals.steps - before;
+    assert!(steps < 100, "{steps} steps in ten minutes");
+    assert!(world.received.len() <= 1);
+}
