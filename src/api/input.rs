@@ -19,7 +19,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Api, BODY_BYTES_MAX, Problem};
-use crate::types::nearest;
+use crate::config::HumanDuration;
+use crate::suppression::parse_time;
+use crate::types::{Timestamp, nearest};
 
 /// How long a body may take to come in; then 408.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -29,6 +31,14 @@ const BODY_ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most query parameters of a request; more is 400.
 const PARAMETERS_MAX: usize = 2_000;
+
+/// Since or until when: a time, a date (its beginning), or how long ago, as `2h`.
+pub fn past(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    match text.parse::<HumanDuration>() {
+        Ok(ago) => Ok(Timestamp::from_millis(now.as_millis().saturating_sub(ago.0.as_millis() as u64))),
+        Err(_) => parse_time(text).map_err(|e| format!("{e}, nor how long ago as 2h")),
+    }
+}
 
 /// A body in memory, with its share of the budget.
 pub struct Received {

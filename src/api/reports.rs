@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::campaigns::{campaigns, target};
-use super::input::Params;
+use super::input::{Params, past};
 use super::{Answer, Api, Caller, Problem, json};
 use crate::campaign::CampaignView;
 use crate::event::Event;
@@ -82,17 +82,8 @@ fn reports(api: &Api) -> Result<&Reports, Problem> {
     api.parts().reports.as_ref().ok_or_else(|| Problem::unavailable("reports are not served by this daemon"))
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
-    let quoted = serde_json::to_string(text).map_err(|e| e.to_string())?;
-    // A day is its beginning.
-    let day = || serde_json::from_str(&format!("\"{text}T00:00:00Z\"")).ok();
-    serde_json::from_str(&quoted)
-        .ok()
-        .or_else(day)
-        .ok_or_else(|| "expected a time as 2026-11-24T08:00:00Z, or a day".into())
-}
-
-fn range(params: &mut Params) -> Result<Range, Problem> {
+fn range(params: &mut Params, now: Timestamp) -> Result<Range, Problem> {
+    let time = |text: &str| past(text, now);
     let range = Range { since: params.parse("since", time)?, until: params.parse("until", time)? };
     match (range.since, range.until) {
         (Some(since), Some(until)) if since >= until => Err(Problem::invalid("until", "it is not after since")),
@@ -212,7 +203,7 @@ async fn scope(
     get, path = "/v1/reports/{by}", tag = "reports",
     params(
         ("by" = String, Path, description = "`summary`, `providers`, `sources`, `domains`, `tenants`, `campaigns` or `replies`"),
-        ("since" = Option<String>, Query, description = "From this time on (RFC 3339, or a day); hours count whole, days where hours are not kept any more"),
+        ("since" = Option<String>, Query, description = "From this time on (RFC 3339, a day, or how long ago, as `7d`); hours count whole, days where hours are not kept any more"),
         ("until" = Option<String>, Query, description = "Before this time"),
         ("tenant" = Option<String>, Query, description = "Only this tenant's mail"),
         ("campaign" = Option<String>, Query, description = "Only mail of this campaign"),
@@ -228,7 +219,7 @@ pub async fn get_report(State(api): State<Api>, caller: Caller, Path(by): Path<S
         return Err(Problem::not_found(format!("there is no report {by:?}: known are {}", words.join(", "))));
     }
     let format = Format::of(&mut params)?;
-    let range = range(&mut params)?;
+    let range = range(&mut params, api.now())?;
     let tenant = params.parse("tenant", Name::parse)?;
     let campaign = params.parse("campaign", Name::parse)?;
     let (mut provider, mut limit) = (None, REPLIES_DEFAULT);

@@ -6,10 +6,8 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use utoipa::ToSchema;
 
-use super::input::{Params, read_json};
+use super::input::{Params, past, read_json};
 use super::{Answer, Api, Caller, Problem, json};
-use crate::config::HumanDuration;
-use crate::suppression::parse_time;
 use crate::types::{EventSeq, Name};
 use crate::webhook::{Since, WebhookError, WebhookStatus, Webhooks};
 
@@ -167,21 +165,12 @@ pub async fn replay_webhook(
     let asked: ReplayRequest = read_json(&api, request).await?;
     let since = match (asked.since, asked.after) {
         (None, Some(after)) => Since::Event(EventSeq(after)),
-        (Some(text), None) => Since::Time(time(&api, &text)?),
+        (Some(text), None) => Since::Time(past(&text, api.now()).map_err(|e| Problem::invalid("since", e))?),
         (None, None) | (Some(_), Some(_)) => return Err(Problem::invalid("since", "give either since or after")),
     };
     let after = engine.replay(&name, since).await?;
     info!(by = %caller.name, endpoint = %name, after = after.0, "webhook set back");
     json(&Replayed { after: after.0 })
-}
-
-/// A time, a date, or how long ago.
-fn time(api: &Api, text: &str) -> Result<crate::types::Timestamp, Problem> {
-    if let Ok(ago) = text.parse::<HumanDuration>() {
-        let ms = api.now().as_millis().saturating_sub(ago.0.as_millis() as u64);
-        return Ok(crate::types::Timestamp::from_millis(ms));
-    }
-    parse_time(text).map_err(|e| Problem::invalid("since", e))
 }
 
 /// Let it try at once; one that was dead is well again if that succeeds.

@@ -25,6 +25,7 @@ pub struct SendLimits {
 pub struct SendLimit {
     /// The most messages: one rate or several that hold at once, as `["50/s", "100000/d"]`. They are spread evenly over their time.
     pub message_rate: Rates,
-    /// The most octets of messages a second, as they are stored: a message goes when those before it are paid for, so one may exceed it by its own size.
+    /// The most octets of messages a second: a message goes when those before it are paid for, so one may exceed it by its own size. What a campaign's rows
+    /// become is known and paid for when their attempts end, so those under way may exceed it for a moment.
     pub bytes_per_second: Option<ByteSize>,
 }

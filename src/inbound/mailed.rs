@@ -163,7 +163,8 @@ impl Inbound {
         let (Some(tenant), Some(from_domain)) = (tenant, from_domain) else {
             return Err(later("No way to send this on, try again later"));
         };
-        let mail = SystemMail { id, tenant, to: vec![to.clone()], octets, from_domain };
+        let mail =
+            SystemMail { id, tenant, to: vec![to.clone()], octets, from_domain: Some(from_domain), smtputf8: false };
         let queued = Change::Accept(Box::new(new_message(&config, mail, what, now)));
         self.parts.ledger.submit(vec![queued]).await.map_err(|e| self.store_failed(&e.to_string()))?;
         Ok(Counted::Forwarded)

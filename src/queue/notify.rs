@@ -11,13 +11,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::notice::{Notice, NoticeOutcome, NoticeReport, Notifier};
+use super::system::{self, SystemMail};
 use crate::bounce::dsn::{self, Action};
 use crate::config::Config;
 use crate::delivery::Peer;
-use crate::event::{Event, EventKind, SmtpReply};
+use crate::event::SmtpReply;
 use crate::seam::random;
-use crate::store::{EntryKey, Envelope, EnvelopeRecipient, NewDelivery, NewMessage, QueueEntry, StoredMessage, Via};
-use crate::types::{Class, DeliveryId, Domain, MessageId, Name, Notify, QueueKey, ReversePath, Timestamp};
+use crate::store::{NewMessage, StoredMessage};
+use crate::types::{Domain, MessageId, Name, Notify, Timestamp};
 
 /// What became of one recipient, as the sender may be told.
 #[derive(Clone, Debug)]
@@ -94,70 +95,15 @@ pub fn compose(
         original: &message.body,
         recipients: &recipients,
     });
-    Some(enveloped(report, id, original, now, config))
-}
-
-fn enveloped(report: dsn::Dsn, id: MessageId, original: &Envelope, now: Timestamp, config: &Config) -> NewMessage {
-    let envelope = Envelope {
+    let mail = SystemMail {
         id,
         tenant: original.tenant.clone(),
-        class: Class::Transactional,
-        campaign: None,
-        tags: Vec::new(),
-        metadata: None,
-        reverse_path: ReversePath::Null,
-        ret: None,
-        envid: None,
-        // RFC 3461 §6.1: nobody is to be told what becomes of a notification.
-        recipients: original
-            .reverse_path
-            .mailbox()
-            .map(|mailbox| EnvelopeRecipient { mailbox: mailbox.clone(), notify: Notify::Never, orcpt: None })
-            .into_iter()
-            .collect(),
-        accepted: now,
-        expires: now.after(config.retry.expire_after.0),
-        smtputf8: report.smtputf8,
-        eight_bit: report.eight_bit,
+        to: vec![to.clone()],
+        octets: report.octets,
         from_domain: Domain::parse(&config.hostname).ok(),
-        via: Via::Internal,
-        client: None,
+        smtputf8: report.smtputf8,
     };
-    let pool = pool_of(config, &envelope.tenant);
-    let size = report.octets.len() as u64;
-    let mut event = Event::new(EventKind::Accepted, now, envelope.tenant.clone());
-    event.message_id = Some(id);
-    event.sender = Some("".into());
-    event.recipients = Some(1);
-    event.size = Some(size);
-    event.class = Some(Class::Transactional);
-    event.pool = Some(pool.clone());
-    event.via = Some("internal".into());
-    event.reason = Some(format!("notification of message {}", original.id).into());
-    let deliveries = envelope.recipients.iter().map(|recipient| NewDelivery {
-        queue: QueueKey {
-            class: Class::Transactional,
-            tenant: envelope.tenant.clone(),
-            campaign: None,
-            pool: pool.clone(),
-            domain: recipient.mailbox.domain().clone(),
-        },
-        entry: QueueEntry {
-            key: EntryKey { due: now, delivery: DeliveryId { message: id, index: 0 } },
-            accepted: now,
-            expires: envelope.expires,
-            attempts: 0,
-            first_try: None,
-            last_try: None,
-            last_reply: None,
-            size: u32::try_from(size).unwrap_or(u32::MAX),
-            recipients: 1,
-            delay_noticed: false,
-            sent: None,
-        },
-    });
-    let deliveries = deliveries.collect();
-    NewMessage { message: Arc::new(StoredMessage { envelope, body: report.octets }), deliveries, event }
+    Some(system::new_message(config, mail, &format!("notification of message {}", original.id), now))
 }
 
 /// The pool that sends a tenant's mail; without one of its own the first that there is.

@@ -1,7 +1,7 @@
 //! Mail of our own: what the daemon itself has to say, queued as any other mail is.
 //!
 //! Policy and suppressions are not asked: nobody submitted it, and its recipients stand in the configuration. It has a null reverse-path, so
-//! nothing ever comes back for it (RFC 5321 §4.5.5).
+//! nothing ever comes back for it (RFC 5321 §4.5.5), and nobody is told what became of it (RFC 3461 §6.1).
 
 use std::sync::Arc;
 
@@ -24,12 +24,14 @@ pub struct SystemMail {
     /// The message, CRLF line ends.
     pub octets: Bytes,
     /// The domain of its From: what signs it.
-    pub from_domain: Domain,
+    pub from_domain: Option<Domain>,
+    /// Whether it needs SMTPUTF8.
+    pub smtputf8: bool,
 }
 
 /// The message as it is queued; `what` says in its event why it is sent. Submit it as [`crate::store::Change::Accept`].
 pub fn new_message(config: &Config, mail: SystemMail, what: &str, now: Timestamp) -> NewMessage {
-    let SystemMail { id, tenant, to, octets, from_domain } = mail;
+    let SystemMail { id, tenant, to, octets, from_domain, smtputf8 } = mail;
     let eight_bit = octets.iter().any(|octet| *octet > 127);
     let envelope = Envelope {
         id,
@@ -47,9 +49,9 @@ pub fn new_message(config: &Config, mail: SystemMail, what: &str, now: Timestamp
             .collect(),
         accepted: now,
         expires: now.after(config.retry.expire_after.0),
-        smtputf8: false,
+        smtputf8,
         eight_bit,
-        from_domain: Some(from_domain),
+        from_domain,
         via: Via::Internal,
         client: None,
     };

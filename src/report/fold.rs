@@ -52,8 +52,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 #[derive(Deserialize)]
 struct Slim<'a> {
     event: EventKind,
-    #[serde(borrow)]
-    timestamp: Text<'a>,
+    timestamp: Timestamp,
     #[serde(borrow)]
     tenant: Text<'a>,
     #[serde(borrow, default)]
@@ -143,7 +142,7 @@ impl Fold {
     pub fn event(&mut self, json: &[u8]) -> Result<(), serde_json::Error> {
         let event: Slim<'_> = serde_json::from_slice(json)?;
         let Some((counter, one)) = counter_of(event.event, event.late == Some(true)) else { return Ok(()) };
-        let Some(at) = parse_time(&event.timestamp.0) else { return Ok(()) };
+        let at = event.timestamp.as_millis();
         let message = event.message_id.as_ref().and_then(|id| id.0.parse::<MessageId>().ok());
         let row = message.and_then(RowId::of);
         let place = Place {
@@ -378,30 +377,4 @@ fn reply_of(event: &Slim<'_>) -> Option<(Box<str>, Reply)> {
         category: text(&event.category).into(),
     };
     Some((name.into(), reply))
-}
-
-/// Milliseconds of a time as events are written: `2026-11-23T17:55:49.012Z`. Anything else takes the long way.
-fn parse_time(text: &str) -> Option<u64> {
-    let b = text.as_bytes();
-    if b.len() == 24 && b[10] == b'T' && b[23] == b'Z' {
-        let number = |range: std::ops::Range<usize>| {
-            b[range].iter().try_fold(0_u64, |n, d| d.is_ascii_digit().then(|| n * 10 + u64::from(d - b'0')))
-        };
-        let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-        if year >= 1970 && (1..=12).contains(&month) && day >= 1 {
-            // Days of the civil calendar: years begin with March, so that a leap day is the last of its year.
-            let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-            let days = y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
-            let days = days.checked_sub(719_468)?;
-            let seconds = number(11..13)? * 3_600 + number(14..16)? * 60 + number(17..19)?;
-            return Some(days * 86_400_000 + seconds * 1_000 + number(20..23)?);
-        }
-    }
-    let quoted = format!("\"{text}\"");
-    serde_json::from_str::<Timestamp>(&quoted).ok().map(Timestamp::as_millis)
-}
-
-#[cfg(test)]
-pub(super) fn parsed(text: &str) -> Option<u64> {
-    parse_time(text)
 }

@@ -73,8 +73,13 @@ impl Shared {
         for (limit, pace) in &mut self.rates {
             pace.take(limit.rate, now);
         }
+        self.owe(size, now);
+    }
+
+    /// More octets of a message that went than [`Shared::take`] was told of.
+    pub fn owe(&mut self, octets: u64, now: Timestamp) {
         if let Some((max, next)) = &mut self.bytes {
-            *next = (*next).max(u128::from(now.as_millis()) * u128::from(*max)) + u128::from(size) * 1_000;
+            *next = (*next).max(u128::from(now.as_millis()) * u128::from(*max)) + u128::from(octets) * 1_000;
         }
     }
 

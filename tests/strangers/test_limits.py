@@ -3,10 +3,11 @@
 import smtplib
 import time
 
-from lib import BINARY, SENDER, Case, command, letter, wait_for
+from lib import BINARY, SENDER, command, letter, wait_for
+from test_campaigns import JOB, CampaignCase, rows
 
 
-class LimitsTest(Case):
+class LimitsTest(CampaignCase):
     def run_with(self, limits, count, size=0):
         """Sends to ten domains; the times of arrival, from the first on, and the daemon."""
         arrived = []
@@ -48,6 +49,27 @@ class LimitsTest(Case):
         took = arrived[-1] - arrived[0]
         self.assertGreater(took, 2.5)
         self.assertLess(took, 4)
+
+    def test_octets_of_a_campaign_are_those_of_its_messages(self):
+        arrived, sizes = [], []
+
+        def script(phase, session, received):
+            if phase == "final":
+                arrived.append(time.monotonic())
+                sizes.append(len(received.octets))
+
+        mx = self.sink(script)
+        limits = '[limits.node]\nbytes_per_second = "200KB"\n[shaping.default]\nconnections = 2\n'
+        daemon = self.campaign_daemon(mx.port, extra=limits).start()
+        line = "<p>" + "x" * 70 + "</p>\n"
+        self.submit(daemon, rows(60), {"html": JOB["html"] + line * 250})
+        self.start(daemon)
+        self.wait_state(daemon, "done")
+        # Its rows have some 200 octets, its messages more than 20,000. Two at a time and those ahead may go before the first is paid for.
+        self.assertGreater(min(sizes), 20_000)
+        took = arrived[-1] - arrived[0]
+        self.assertGreater(took, 0.7 * sum(sizes) / 200_000)
+        self.assertLess(took, 1.3 * sum(sizes) / 200_000)
 
     def test_a_limit_of_nothing_and_one_for_nobody_are_told(self):
         daemon = self.daemon(self.sink().port, extra='[limits.tenants."nobody"]\nmessage_rate = "0/s"\n')

@@ -94,7 +94,8 @@ impl Post {
         let tenant = told.iter().find_map(|one| one.alert.tenant.clone());
         let tenant = tenant.filter(|tenant| config.tenant(tenant).is_some());
         let tenant = tenant.or_else(|| config.tenants.first().map(|t| t.name.clone())).context("there is no tenant")?;
-        let mail = SystemMail { id, tenant, to: alerts.mail_to.clone(), octets, from_domain: from.domain().clone() };
+        let from_domain = Some(from.domain().clone());
+        let mail = SystemMail { id, tenant, to: alerts.mail_to.clone(), octets, from_domain, smtputf8: false };
         let queued = new_message(config, mail, "alerts", now);
         self.ledger.submit(vec![Change::Accept(Box::new(queued))]).await?;
         Ok("queued")

@@ -1,5 +1,6 @@
 use super::*;
-use crate::types::{Mailbox, Ret};
+use crate::store::{Envelope, EnvelopeRecipient, Via};
+use crate::types::{Class, DeliveryId, Mailbox, Ret, ReversePath};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_456_549_012);
 

@@ -81,6 +81,9 @@ impl Scheduler {
         let source = self.sources.get(source_at).map(|s| s.source.clone());
         let first = recipients.first().and_then(|(queue, _)| self.queues.get(queue)).map(|q| q.key.clone());
         let Some(first) = first else { return };
+        if let Some((queue, _)) = recipients.first() {
+            self.charge_rest(*queue, report.wire_size.saturating_sub(report.job.size));
+        }
         let mut changes = Vec::new();
         let shared = self.site(site).and_then(|s| s.paths.iter().find(|p| p.source == source_at)?.shared);
         let holds = match shared {

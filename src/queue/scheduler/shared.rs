@@ -3,7 +3,8 @@
 //! 1. A queue knows the limits that concern it ([`SharedLimits::of`]) from its making,
 //! 2. when it has something due and one of them lets nothing go, it stands in the line of the one that lets go last,
 //! 3. the line's timer wakes as many as messages may go; whoever waits costs nothing,
-//! 4. a job is charged to all of them. Each is asked again before, so what was woken in vain stands in line again.
+//! 4. a job is charged to all of them, and at its end what it sent beyond its stored size. Each is asked again before, so what was woken in vain
+//!    stands in line again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -113,6 +114,15 @@ impl Scheduler {
         let Some(queue) = self.queues.get(&id) else { return };
         for at in queue.shared.into_iter().flatten() {
             self.shared.lines.get_mut(at).into_iter().for_each(|line| line.limit.take(size, now));
+        }
+    }
+
+    /// An attempt ended, and more octets were sent than it was charged for: of a campaign the row is stored, the message is made at the attempt.
+    pub(super) fn charge_rest(&mut self, id: QueueId, octets: u64) {
+        let now = self.now;
+        let Some(queue) = self.queues.get(&id).filter(|_| octets > 0) else { return };
+        for at in queue.shared.into_iter().flatten() {
+            self.shared.lines.get_mut(at).into_iter().for_each(|line| line.limit.owe(octets, now));
         }
     }
 

@@ -3,7 +3,7 @@
 use super::super::key::Resolution;
 use super::super::query::{Range, pieces};
 use super::super::view::{AsOf, CampaignFacts, ReplyGroup, Report, Row};
-use super::super::{Times, csv, fold, html, mask, text};
+use super::super::{Times, csv, html, mask, text};
 use crate::types::Timestamp;
 
 /// Off by more than 1 %, a percentile says something else than the log.
@@ -31,16 +31,6 @@ fn percentiles_are_within_one_per_cent() {
     check(vec![3_600_000; 5]);
     check((1..300).map(|i| 1 << (i % 31)).collect());
     assert_eq!(Times::default().quantile(0.5), None);
-}
-
-#[test]
-fn times_of_events_are_read_as_the_calendar_has_them() {
-    for ms in [0, 951_782_400_000, 951_868_799_999, 1_709_164_800_000, 1_795_456_549_012, 4_102_444_800_123] {
-        let text = Timestamp::from_millis(ms).rfc3339();
-        assert_eq!(fold::parsed(&text), Some(ms), "{text}");
-    }
-    assert_eq!(fold::parsed("2026-11-23T17:55:49Z"), Some(1_795_456_549_000));
-    assert_eq!(fold::parsed("yesterday"), None);
 }
 
 /// Each recipient had a group of his own: the id of the session stood in the reply.
